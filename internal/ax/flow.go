@@ -1,0 +1,64 @@
+package ax
+
+import (
+	"net/netip"
+	"strconv"
+)
+
+// Flow is one attempt of an application to reach a destination.
+type Flow struct {
+	App    AppID
+	Labels Labels
+	Proto  Protocol
+	Dest   netip.AddrPort // as the application gave it, unmapped
+}
+
+// Verdict is the outcome of a decision.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Allow       Verdict = 1 // connect to the chosen endpoint
+	Deny        Verdict = 2 // refuse
+	Passthrough Verdict = 3 // not ours: connect to the destination itself, from the host
+)
+
+// String returns "allow", "deny" or "passthrough".
+func (v Verdict) String() string {
+	switch v {
+	case Allow:
+		return "allow"
+	case Deny:
+		return "deny"
+	case Passthrough:
+		return "passthrough"
+	}
+	return "verdict(" + strconv.Itoa(int(v)) + ")"
+}
+
+// Reason says why a decision is as it is. The set is closed: metrics use it as a label.
+type Reason string
+
+// The reasons.
+const (
+	ReasonLabels       Reason = "shared-label"     // client and server share a label
+	ReasonPolicyAllow  Reason = "policy-allow"     // a policy admits it
+	ReasonPolicyDeny   Reason = "policy-deny"      // a policy refuses it
+	ReasonNoLabel      Reason = "no-shared-label"  // endpoints exist, none may be reached
+	ReasonNoEndpoint   Reason = "no-endpoint"      // the address is virtual and nothing serves the port
+	ReasonTried        Reason = "endpoints-failed" // every endpoint that may be reached has refused
+	ReasonReservedPort Reason = "reserved-port"    // one of AppSwitch's own ports
+	ReasonExternal     Reason = "external"         // not a virtual address
+	ReasonLoopback     Reason = "loopback"         // the application's own loopback
+	ReasonDNS          Reason = "dns"              // a name lookup, answered by the resolver
+	ReasonNoSnapshot   Reason = "no-snapshot"      // no routes have arrived yet
+)
+
+// Decision is what happens to a flow.
+type Decision struct {
+	Verdict  Verdict
+	Reason   Reason
+	Policy   string    // name of the policy that decided, if one did
+	Endpoint *Endpoint // with Allow; shared and immutable
+	Revision Revision  // of the snapshot that decided
+}
