@@ -1,0 +1,3 @@
+module appswitch.io/test
+
+go 1.26.0
