@@ -47,6 +47,7 @@ const (
 	ReasonNoLabel      Reason = "no-shared-label"  // endpoints exist, none may be reached
 	ReasonNoEndpoint   Reason = "no-endpoint"      // the address is virtual and nothing serves the port
 	ReasonTried        Reason = "endpoints-failed" // every endpoint that may be reached has refused
+	ReasonStale        Reason = "stale"            // its node seems to be gone, and others are preferred
 	ReasonReservedPort Reason = "reserved-port"    // one of AppSwitch's own ports
 	ReasonExternal     Reason = "external"         // not a virtual address
 	ReasonLoopback     Reason = "loopback"         // the application's own loopback

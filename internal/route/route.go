@@ -6,6 +6,7 @@
 package route
 
 import (
+	"cmp"
 	"net/netip"
 
 	"appswitch.io/internal/ax"
@@ -17,6 +18,11 @@ type ServiceKey struct {
 	Addr  netip.AddrPort
 }
 
+// Compare orders keys by address, port and protocol.
+func (k ServiceKey) Compare(other ServiceKey) int {
+	return cmp.Or(ax.CompareAddrPort(k.Addr, other.Addr), cmp.Compare(k.Proto, other.Proto))
+}
+
 // Service is a virtual address and port with its endpoints; immutable once it is part of a Snapshot.
 type Service struct {
 	Key       ServiceKey
@@ -24,7 +30,8 @@ type Service struct {
 	Endpoints []*ax.Endpoint // sorted by id
 }
 
-// Delta takes a Snapshot from one revision to another.
+// Delta takes a Snapshot from one revision to another. A service without endpoints is as good as removed. A delta is
+// a set: it names each thing once, but if it names one twice, what is added wins over what is removed.
 type Delta struct {
 	Revision        ax.Revision
 	Full            bool // the delta holds everything: drop what was known
@@ -36,4 +43,10 @@ type Delta struct {
 	RemovedNodes    []ax.NodeName
 	Policies        []ax.Policy
 	RemovedPolicies []string
+}
+
+// Empty reports whether the delta changes nothing but the revision.
+func (d Delta) Empty() bool {
+	return !d.Full && len(d.Upserts)+len(d.Removes)+len(d.Claims)+len(d.ReleasedClaims)+
+		len(d.Nodes)+len(d.RemovedNodes)+len(d.Policies)+len(d.RemovedPolicies) == 0
 }

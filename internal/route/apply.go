@@ -1,0 +1,197 @@
+package route
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"appswitch.io/internal/ax"
+)
+
+// Apply returns the snapshot that a delta leads to. What the delta does not touch is shared; the delta itself is kept
+// where possible and must not be changed afterwards.
+func (s *Snapshot) Apply(d Delta) *Snapshot {
+	next := *s
+	if d.Full {
+		next = Snapshot{suspects: s.suspects}
+	}
+	next.revision = d.Revision
+	e := editor{
+		s:        &next,
+		services: edit[ServiceKey, *service]{m: &next.services},
+		hosts:    edit[hostKey, *host]{m: &next.hosts},
+		addrs:    edit[netip.Addr, address]{m: &next.addrs},
+		nodes:    edit[ax.NodeName, *ax.Node]{m: &next.nodes},
+	}
+	for _, key := range d.Removes {
+		e.removeService(ServiceKey{key.Proto, unmap(key.Addr)})
+	}
+	for _, svc := range d.Upserts {
+		e.putService(svc)
+	}
+	for _, a := range d.ReleasedClaims {
+		e.address(a.Unmap(), func(entry *address) { entry.claimed = false })
+	}
+	for _, a := range d.Claims {
+		e.address(a.Unmap(), func(entry *address) { entry.claimed = true })
+	}
+	for _, name := range d.RemovedNodes {
+		e.removeNode(name)
+	}
+	for _, n := range d.Nodes {
+		e.putNode(n)
+	}
+	next.policies = applyPolicies(next.policies, d)
+	return &next
+}
+
+// editor changes a snapshot that nobody else sees yet.
+type editor struct {
+	s        *Snapshot
+	services edit[ServiceKey, *service]
+	hosts    edit[hostKey, *host]
+	addrs    edit[netip.Addr, address]
+	nodes    edit[ax.NodeName, *ax.Node]
+}
+
+func (e *editor) address(a netip.Addr, change func(*address)) {
+	h := hashAddr(a)
+	was, known := e.s.addrs.get(h, a)
+	entry := was
+	change(&entry)
+	switch {
+	case !entry.zero():
+		e.addrs.set(h, a, entry)
+	case known:
+		e.addrs.delete(h, a)
+	}
+}
+
+func (e *editor) putService(in Service) {
+	in.Key.Addr = unmap(in.Key.Addr)
+	in.Endpoints = canonical(in.Endpoints)
+	e.removeService(in.Key)
+	if len(in.Endpoints) == 0 {
+		return
+	}
+	e.services.set(hashAddrPort(in.Key.Proto, in.Key.Addr), in.Key, &service{Service: in, group: newGroup(in.Endpoints)})
+	e.address(in.Key.Addr.Addr(), func(entry *address) { entry.services++ })
+	for _, ep := range in.Endpoints {
+		e.addHost(hostRef{ep, in.Key})
+	}
+}
+
+func (e *editor) removeService(key ServiceKey) {
+	h := hashAddrPort(key.Proto, key.Addr)
+	old, ok := e.s.services.get(h, key)
+	if !ok {
+		return
+	}
+	e.services.delete(h, key)
+	e.address(key.Addr.Addr(), func(entry *address) { entry.services-- })
+	for _, ep := range old.Service.Endpoints {
+		e.removeHost(hostRef{ep, key})
+	}
+}
+
+func (e *editor) addHost(ref hostRef) {
+	key := hostKey{ref.endpoint.Proto, unmap(ref.endpoint.Host)}
+	h := hashAddrPort(key.proto, key.addr)
+	old, ok := e.s.hosts.get(h, key)
+	if !ok {
+		e.hosts.set(h, key, newHost([]hostRef{ref}))
+		e.address(key.addr.Addr(), func(entry *address) { entry.hosts++ })
+		return
+	}
+	i, _ := slices.BinarySearchFunc(old.refs, ref, compareRefs)
+	e.hosts.set(h, key, newHost(slices.Insert(slices.Clip(old.refs), i, ref)))
+}
+
+func (e *editor) removeHost(ref hostRef) {
+	key := hostKey{ref.endpoint.Proto, unmap(ref.endpoint.Host)}
+	h := hashAddrPort(key.proto, key.addr)
+	old, ok := e.s.hosts.get(h, key)
+	if !ok {
+		return
+	}
+	refs := slices.DeleteFunc(slices.Clone(old.refs), func(r hostRef) bool { return compareRefs(r, ref) == 0 })
+	if len(refs) > 0 {
+		e.hosts.set(h, key, newHost(refs))
+		return
+	}
+	e.hosts.delete(h, key)
+	e.address(key.addr.Addr(), func(entry *address) { entry.hosts-- })
+}
+
+func newHost(refs []hostRef) *host {
+	endpoints := make([]*ax.Endpoint, 0, len(refs))
+	for i, r := range refs {
+		if i == 0 || refs[i-1].endpoint.ID != r.endpoint.ID {
+			endpoints = append(endpoints, r.endpoint)
+		}
+	}
+	return &host{refs: refs, group: newGroup(endpoints)}
+}
+
+func compareRefs(a, b hostRef) int {
+	return cmp.Or(cmp.Compare(a.endpoint.ID, b.endpoint.ID), a.service.Compare(b.service))
+}
+
+func (e *editor) putNode(n ax.Node) {
+	n.Addr = n.Addr.Unmap()
+	e.removeNode(n.Name)
+	node := &n
+	e.nodes.set(hashString(string(n.Name)), n.Name, node)
+	e.address(n.Addr, func(entry *address) { entry.nodes = append(slices.Clip(entry.nodes), node) })
+}
+
+func (e *editor) removeNode(name ax.NodeName) {
+	h := hashString(string(name))
+	old, ok := e.s.nodes.get(h, name)
+	if !ok {
+		return
+	}
+	e.nodes.delete(h, name)
+	e.address(old.Addr, func(entry *address) {
+		entry.nodes = slices.DeleteFunc(slices.Clone(entry.nodes), func(n *ax.Node) bool { return n.Name == name })
+	})
+}
+
+func applyPolicies(old []*policy, d Delta) []*policy {
+	if len(d.Policies)+len(d.RemovedPolicies) == 0 {
+		return old
+	}
+	byName := make(map[string]*policy, len(old)+len(d.Policies))
+	for _, p := range old {
+		byName[p.Name] = p
+	}
+	for _, name := range d.RemovedPolicies {
+		delete(byName, name)
+	}
+	for _, p := range d.Policies {
+		byName[p.Name] = newPolicy(p)
+	}
+	out := make([]*policy, 0, len(byName))
+	for _, p := range byName {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, comparePolicies)
+	return out
+}
+
+// canonical returns endpoints sorted by id, without nil and duplicates; the input itself if it is so already.
+func canonical(in []*ax.Endpoint) []*ax.Endpoint {
+	sorted := true
+	for i, e := range in {
+		if e == nil || (i > 0 && in[i-1].ID >= e.ID) {
+			sorted = false
+			break
+		}
+	}
+	if sorted {
+		return in
+	}
+	out := slices.DeleteFunc(slices.Clone(in), func(e *ax.Endpoint) bool { return e == nil })
+	slices.SortStableFunc(out, func(a, b *ax.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
+	return slices.CompactFunc(out, func(a, b *ax.Endpoint) bool { return a.ID == b.ID })
+}
