@@ -12,6 +12,7 @@ import (
 	v1 "appswitch.io/proto/gen/appswitch/type/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -90,7 +91,8 @@ type Service struct {
 	Address *v1.SocketAddress `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// How an endpoint is chosen.
 	Balancer v1.BalancerType `protobuf:"varint,3,opt,name=balancer,proto3,enum=appswitch.type.v1.BalancerType" json:"balancer,omitempty"`
-	// The endpoints, by id; a service without endpoints is not sent.
+	// The endpoints, by id; a service without endpoints is not sent. One with very many comes in parts: entries with
+	// the same key that follow each other, in one message or several, are one service.
 	Endpoints     []*v1.Endpoint `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -255,15 +257,15 @@ func (x *WatchRoutesRequest) GetNode() string {
 	return ""
 }
 
-// WatchRoutesResponse is a snapshot or a delta. Deltas of a stream are applied in order; each takes the snapshot
-// to its revision at once.
+// WatchRoutesResponse is a snapshot or a delta, or a part of one, at most 512 KiB. Deltas of a stream are applied in
+// order; each takes the snapshot to its revision at once. One without changes confirms what the node has.
 type WatchRoutesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Revision of the service table that the routes now stand for.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Whether this message starts a new snapshot: everything known before is dropped.
 	Full bool `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"`
-	// Whether the snapshot may be acted upon after this message; large snapshots come in several.
+	// Whether the snapshot may be acted upon after this message; large snapshots and deltas come in several.
 	Complete bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
 	// Services that are new or changed.
 	Upserts []*Service `protobuf:"bytes,4,rep,name=upserts,proto3" json:"upserts,omitempty"`
@@ -281,8 +283,10 @@ type WatchRoutesResponse struct {
 	Policies []*v1.Policy `protobuf:"bytes,10,rep,name=policies,proto3" json:"policies,omitempty"`
 	// Names of policies that are gone.
 	RemovedPolicies []string `protobuf:"bytes,11,rep,name=removed_policies,json=removedPolicies,proto3" json:"removed_policies,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How long ago the router last heard of the registry: the snapshot is at least this old.
+	Age           *durationpb.Duration `protobuf:"bytes,12,opt,name=age,proto3" json:"age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRoutesResponse) Reset() {
@@ -388,6 +392,13 @@ func (x *WatchRoutesResponse) GetPolicies() []*v1.Policy {
 func (x *WatchRoutesResponse) GetRemovedPolicies() []string {
 	if x != nil {
 		return x.RemovedPolicies
+	}
+	return nil
+}
+
+func (x *WatchRoutesResponse) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
 	}
 	return nil
 }
@@ -761,7 +772,7 @@ var File_appswitch_router_v1_router_proto protoreflect.FileDescriptor
 
 const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\n" +
-	" appswitch/router/v1/router.proto\x12\x13appswitch.router.v1\x1a\x1dappswitch/type/v1/types.proto\"\xf6\x01\n" +
+	" appswitch/router/v1/router.proto\x12\x13appswitch.router.v1\x1a\x1dappswitch/type/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf6\x01\n" +
 	"\aService\x127\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1b.appswitch.type.v1.ProtocolR\bprotocol\x12:\n" +
 	"\aaddress\x18\x02 \x01(\v2 .appswitch.type.v1.SocketAddressR\aaddress\x12;\n" +
@@ -772,7 +783,7 @@ const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1b.appswitch.type.v1.ProtocolR\bprotocol\x12:\n" +
 	"\aaddress\x18\x02 \x01(\v2 .appswitch.type.v1.SocketAddressR\aaddress\"(\n" +
 	"\x12WatchRoutesRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"\xcb\x03\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\xf8\x03\n" +
 	"\x13WatchRoutesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x12\x1a\n" +
@@ -785,7 +796,8 @@ const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\rremoved_nodes\x18\t \x03(\tR\fremovedNodes\x125\n" +
 	"\bpolicies\x18\n" +
 	" \x03(\v2\x19.appswitch.type.v1.PolicyR\bpolicies\x12)\n" +
-	"\x10removed_policies\x18\v \x03(\tR\x0fremovedPolicies\"\x8d\x02\n" +
+	"\x10removed_policies\x18\v \x03(\tR\x0fremovedPolicies\x12+\n" +
+	"\x03age\x18\f \x01(\v2\x19.google.protobuf.DurationR\x03age\"\x8d\x02\n" +
 	"\fRouteRequest\x12E\n" +
 	"\x06labels\x18\x01 \x03(\v2-.appswitch.router.v1.RouteRequest.LabelsEntryR\x06labels\x127\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2\x1b.appswitch.type.v1.ProtocolR\bprotocol\x12B\n" +
@@ -858,6 +870,7 @@ var file_appswitch_router_v1_router_proto_goTypes = []any{
 	(*v1.Endpoint)(nil),         // 14: appswitch.type.v1.Endpoint
 	(*v1.Node)(nil),             // 15: appswitch.type.v1.Node
 	(*v1.Policy)(nil),           // 16: appswitch.type.v1.Policy
+	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
 }
 var file_appswitch_router_v1_router_proto_depIdxs = []int32{
 	11, // 0: appswitch.router.v1.Service.protocol:type_name -> appswitch.type.v1.Protocol
@@ -870,26 +883,27 @@ var file_appswitch_router_v1_router_proto_depIdxs = []int32{
 	2,  // 7: appswitch.router.v1.WatchRoutesResponse.removes:type_name -> appswitch.router.v1.ServiceKey
 	15, // 8: appswitch.router.v1.WatchRoutesResponse.nodes:type_name -> appswitch.type.v1.Node
 	16, // 9: appswitch.router.v1.WatchRoutesResponse.policies:type_name -> appswitch.type.v1.Policy
-	10, // 10: appswitch.router.v1.RouteRequest.labels:type_name -> appswitch.router.v1.RouteRequest.LabelsEntry
-	11, // 11: appswitch.router.v1.RouteRequest.protocol:type_name -> appswitch.type.v1.Protocol
-	12, // 12: appswitch.router.v1.RouteRequest.destination:type_name -> appswitch.type.v1.SocketAddress
-	0,  // 13: appswitch.router.v1.RouteResponse.verdict:type_name -> appswitch.router.v1.Verdict
-	14, // 14: appswitch.router.v1.RouteResponse.endpoint:type_name -> appswitch.type.v1.Endpoint
-	14, // 15: appswitch.router.v1.Candidate.endpoint:type_name -> appswitch.type.v1.Endpoint
-	0,  // 16: appswitch.router.v1.ExplainResponse.verdict:type_name -> appswitch.router.v1.Verdict
-	12, // 17: appswitch.router.v1.ExplainResponse.destination:type_name -> appswitch.type.v1.SocketAddress
-	8,  // 18: appswitch.router.v1.ExplainResponse.candidates:type_name -> appswitch.router.v1.Candidate
-	3,  // 19: appswitch.router.v1.RouterService.WatchRoutes:input_type -> appswitch.router.v1.WatchRoutesRequest
-	5,  // 20: appswitch.router.v1.RouterService.Route:input_type -> appswitch.router.v1.RouteRequest
-	7,  // 21: appswitch.router.v1.RouterService.Explain:input_type -> appswitch.router.v1.ExplainRequest
-	4,  // 22: appswitch.router.v1.RouterService.WatchRoutes:output_type -> appswitch.router.v1.WatchRoutesResponse
-	6,  // 23: appswitch.router.v1.RouterService.Route:output_type -> appswitch.router.v1.RouteResponse
-	9,  // 24: appswitch.router.v1.RouterService.Explain:output_type -> appswitch.router.v1.ExplainResponse
-	22, // [22:25] is the sub-list for method output_type
-	19, // [19:22] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	17, // 10: appswitch.router.v1.WatchRoutesResponse.age:type_name -> google.protobuf.Duration
+	10, // 11: appswitch.router.v1.RouteRequest.labels:type_name -> appswitch.router.v1.RouteRequest.LabelsEntry
+	11, // 12: appswitch.router.v1.RouteRequest.protocol:type_name -> appswitch.type.v1.Protocol
+	12, // 13: appswitch.router.v1.RouteRequest.destination:type_name -> appswitch.type.v1.SocketAddress
+	0,  // 14: appswitch.router.v1.RouteResponse.verdict:type_name -> appswitch.router.v1.Verdict
+	14, // 15: appswitch.router.v1.RouteResponse.endpoint:type_name -> appswitch.type.v1.Endpoint
+	14, // 16: appswitch.router.v1.Candidate.endpoint:type_name -> appswitch.type.v1.Endpoint
+	0,  // 17: appswitch.router.v1.ExplainResponse.verdict:type_name -> appswitch.router.v1.Verdict
+	12, // 18: appswitch.router.v1.ExplainResponse.destination:type_name -> appswitch.type.v1.SocketAddress
+	8,  // 19: appswitch.router.v1.ExplainResponse.candidates:type_name -> appswitch.router.v1.Candidate
+	3,  // 20: appswitch.router.v1.RouterService.WatchRoutes:input_type -> appswitch.router.v1.WatchRoutesRequest
+	5,  // 21: appswitch.router.v1.RouterService.Route:input_type -> appswitch.router.v1.RouteRequest
+	7,  // 22: appswitch.router.v1.RouterService.Explain:input_type -> appswitch.router.v1.ExplainRequest
+	4,  // 23: appswitch.router.v1.RouterService.WatchRoutes:output_type -> appswitch.router.v1.WatchRoutesResponse
+	6,  // 24: appswitch.router.v1.RouterService.Route:output_type -> appswitch.router.v1.RouteResponse
+	9,  // 25: appswitch.router.v1.RouterService.Explain:output_type -> appswitch.router.v1.ExplainResponse
+	23, // [23:26] is the sub-list for method output_type
+	20, // [20:23] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_router_v1_router_proto_init() }

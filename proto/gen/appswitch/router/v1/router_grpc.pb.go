@@ -32,8 +32,9 @@ const (
 //
 // RouterService turns the service table into routes and streams them to every node.
 type RouterServiceClient interface {
-	// WatchRoutes streams first a whole snapshot, then its deltas. A node that can't keep up is cut off with
-	// RESOURCE_EXHAUSTED and starts over.
+	// WatchRoutes streams first a whole snapshot, then its deltas, and a confirmation when nothing changes for a while.
+	// What changes while a node is slow to receive is merged into one delta; one that does not receive at all is cut off
+	// with RESOURCE_EXHAUSTED and starts over. Nothing is sent before the router has seen the whole service table.
 	WatchRoutes(ctx context.Context, in *WatchRoutesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRoutesResponse], error)
 	// Route decides one flow on the router's present snapshot, as a node would.
 	Route(ctx context.Context, in *RouteRequest, opts ...grpc.CallOption) (*RouteResponse, error)
@@ -94,8 +95,9 @@ func (c *routerServiceClient) Explain(ctx context.Context, in *ExplainRequest, o
 //
 // RouterService turns the service table into routes and streams them to every node.
 type RouterServiceServer interface {
-	// WatchRoutes streams first a whole snapshot, then its deltas. A node that can't keep up is cut off with
-	// RESOURCE_EXHAUSTED and starts over.
+	// WatchRoutes streams first a whole snapshot, then its deltas, and a confirmation when nothing changes for a while.
+	// What changes while a node is slow to receive is merged into one delta; one that does not receive at all is cut off
+	// with RESOURCE_EXHAUSTED and starts over. Nothing is sent before the router has seen the whole service table.
 	WatchRoutes(*WatchRoutesRequest, grpc.ServerStreamingServer[WatchRoutesResponse]) error
 	// Route decides one flow on the router's present snapshot, as a node would.
 	Route(context.Context, *RouteRequest) (*RouteResponse, error)
