@@ -1,0 +1,229 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"appswitch.io/internal/config"
+	"appswitch.io/internal/rpc"
+	"appswitch.io/internal/telemetry"
+	"appswitch.io/internal/version"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+)
+
+// Process is the part of the operating system that a daemon sees at start.
+type Process struct {
+	Args           []string
+	Environ        []string
+	Stdout, Stderr io.Writer
+}
+
+// foreign are the variables of the other programs of AppSwitch: one environment may serve all of them.
+var foreign = []string{
+	"AX_SERVER", "AX_RUN_DIR", "AX_STATE_DIR", "AX_DRIVER", "AX_NODE_INTERFACE", "AX_NODE_NAME", "AX_NEIGHBORS", "AX_CLUSTER",
+	"AX_DNS*", "AX_PORTS", "AX_REST_*", "AX_GOSSIP_*", "AX_EGRESS_GATEWAY", "AX_FEDERATION_GATEWAY_*", "AX_ETCD_*",
+	"AX_IP_POOL", "AX_CLAIM_TTL", "AX_AGENT_TIMEOUT", "AX_NODE_TTL", "AX_IP", "AX_NAME", "AX_LABELS", "AX_EXPOSE", "AX_USER", "AX_INTERFACE", "AX_NEW_NETNS",
+	"AX_REGISTRY_ADDR", "AX_ROUTER_ADDR", "AX_RESOLVER_ADDR", "AX_NODEAGENT_ADDR", "AX_GATEWAY_ADDR",
+}
+
+// options are those that all daemons have.
+type options struct {
+	listen     string
+	reflection bool
+	tls        rpc.TLS
+	telemetry  telemetry.Config
+	peers      peerConfig
+}
+
+// Run runs a daemon until ctx ends and returns its exit code.
+func Run(ctx context.Context, spec Spec, p Process) int {
+	fs := pflag.NewFlagSet(spec.Name, pflag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+	o := &options{telemetry: telemetry.DefaultConfig()}
+	o.telemetry.MetricsListen = spec.Self.MetricsAddr()
+	own := pflag.NewFlagSet("", pflag.ContinueOnError)
+	spec.Config.Flags(own)
+	o.peers = newPeerConfig(spec.Peers, own)
+	shared := pflag.NewFlagSet("", pflag.ContinueOnError)
+	o.flags(spec, shared)
+	fs.AddFlagSet(own)
+	fs.AddFlagSet(shared)
+	err := fs.Parse(p.Args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp) || flagSet(fs, "help"):
+		fmt.Fprint(p.Stdout, help(spec, own, shared))
+		return ExitOK
+	case err == nil && flagSet(fs, "version"):
+		fmt.Fprintln(p.Stdout, version.Line(spec.Name))
+		return ExitOK
+	case err == nil:
+		err = o.complete(spec, fs, p.Environ)
+	}
+	if err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			fmt.Fprintf(p.Stderr, "%s: %s\n", spec.Name, line)
+		}
+		fmt.Fprintf(p.Stderr, "Run '%s --help' for the options.\n", spec.Name)
+		return ExitUsage
+	}
+	if err := run(ctx, spec, o, p.Stderr); err != nil {
+		fmt.Fprintf(p.Stderr, "%s: %v\n", spec.Name, err)
+		return ExitError
+	}
+	return ExitOK
+}
+
+func (o *options) flags(spec Spec, fs *pflag.FlagSet) {
+	fs.StringVar(&o.listen, "listen", spec.Self.Addr(), "ADDRESS:PORT of gRPC; several separated by commas; beyond loopback use --tls")
+	fs.BoolVar(&o.reflection, "reflection", true, "let gRPC tools list services and methods")
+	o.tls.Flags(fs)
+	o.telemetry.Flags(fs)
+	fs.String(config.FileFlag, "", "read options from this YAML, TOML or JSON file: the flags' names without dashes in front")
+	fs.BoolP("help", "h", false, "show this help")
+	fs.Bool("version", false, "show the version")
+}
+
+// complete reads the other sources of options and checks all of them.
+func (o *options) complete(spec Spec, fs *pflag.FlagSet, environ []string) error {
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if err := config.Load(fs, config.Options{Environ: environ, Foreign: append(spec.Foreign, foreign...)}); err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range o.addresses() {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			errs = append(errs, fmt.Errorf("--listen %q: want ADDRESS:PORT, such as %s", a, spec.Self.Addr()))
+		}
+	}
+	errs = append(errs, o.tls.Validate(), o.telemetry.Validate(), spec.Config.Validate())
+	return errors.Join(errs...)
+}
+
+func (o *options) addresses() []string {
+	var out []string
+	for a := range strings.SplitSeq(o.listen, ",") {
+		out = append(out, strings.TrimSpace(a))
+	}
+	return out
+}
+
+// run builds everything in the order in which it depends on each other and takes it down the other way round.
+func run(ctx context.Context, spec Spec, o *options, logs io.Writer) error {
+	tel, err := telemetry.New(o.telemetry, telemetry.Options{Program: spec.Name, Output: logs})
+	if err != nil {
+		return err
+	}
+	conns, hangUp, err := o.peers.dial(rpc.ClientConfig{Metrics: tel.Metrics, Tracer: tel.Tracer, TLS: o.tls})
+	if err != nil {
+		return err
+	}
+	defer hangUp()
+	svc, err := spec.Build(Env{Log: tel.Log, Metrics: tel.Metrics, Tracer: tel.Tracer, conns: conns})
+	if err != nil {
+		return err
+	}
+	server, err := rpc.NewServer(rpc.ServerConfig{Log: tel.Log, Metrics: tel.Metrics, Tracer: tel.Tracer, TLS: o.tls, Reflection: o.reflection})
+	if err != nil {
+		return err
+	}
+	svc.Register(server)
+	listeners, err := listen(ctx, o.addresses())
+	if err != nil {
+		server.Stop()
+		return err
+	}
+	return runAll(ctx, tel, svc, server, listeners)
+}
+
+// runAll runs server and service until ctx ends or one of them does, and telemetry until both are gone.
+func runAll(ctx context.Context, tel *telemetry.Telemetry, svc Service, server *rpc.Server, listeners []net.Listener) error {
+	telCtx, stopTelemetry := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTelemetry()
+	work, ctx := errgroup.WithContext(ctx)
+	var outer errgroup.Group
+	telFailed := make(chan error, 1)
+	outer.Go(func() error {
+		err := tel.Run(telCtx)
+		telFailed <- err
+		return err
+	})
+	work.Go(func() error { // a debug port that can't be had ends the daemon as well
+		select {
+		case err := <-telFailed:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	work.Go(func() error { return rpc.Serve(ctx, server, listeners...) })
+	work.Go(func() error {
+		err := svc.Run(ctx)
+		if err == nil && ctx.Err() == nil {
+			return errors.New("the service ended by itself")
+		}
+		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	for _, l := range listeners {
+		tel.Log.Info("serving gRPC", "address", l.Addr().String(), "version", version.Get().String())
+	}
+	err := work.Wait()
+	reason := context.Cause(ctx)
+	tel.Log.Info("stopped", "reason", reason)
+	stopTelemetry()
+	return errors.Join(err, ignore(outer.Wait(), err))
+}
+
+// ignore drops an error that has been reported already.
+func ignore(err, reported error) error {
+	if errors.Is(reported, err) {
+		return nil
+	}
+	return err
+}
+
+func listen(ctx context.Context, addresses []string) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, a := range addresses {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a)
+		if err != nil {
+			for _, open := range listeners {
+				_ = open.Close()
+			}
+			return nil, fmt.Errorf("--listen: %w", err)
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+func flagSet(fs *pflag.FlagSet, name string) bool {
+	f := fs.Lookup(name)
+	return f != nil && f.Changed && f.Value.String() == "true"
+}
+
+func help(spec Spec, own, shared *pflag.FlagSet) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s\n", spec.Name, spec.Short)
+	if spec.Long != "" {
+		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(spec.Long))
+	}
+	fmt.Fprintf(&b, "\nUsage:\n  %s [options]\n", spec.Name)
+	if spec.Example != "" {
+		fmt.Fprintf(&b, "\nExamples:\n%s\n", strings.TrimRight(spec.Example, "\n "))
+	}
+	const width = 110
+	fmt.Fprintf(&b, "\nOptions:\n%s\nOptions of every daemon:\n%s", own.FlagUsagesWrapped(width), shared.FlagUsagesWrapped(width))
+	b.WriteString("\nEvery option can be given as a variable too (--node-name is AX_NODE_NAME), in AX_OPTS, or in the file that\n--config names. The command line wins, then AX_OPTS, the variable, the file.\n")
+	return b.String()
+}
