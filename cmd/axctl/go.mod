@@ -24,6 +24,11 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
+require (
+	github.com/clipperhouse/uax29/v2 v2.2.0 // indirect
+	github.com/mattn/go-runewidth v0.0.24 // indirect
+)
+
 replace appswitch.io/proto => ../../proto
 
 replace appswitch.io/internal => ../../internal
