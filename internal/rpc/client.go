@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 
 // ClientConfig is what a client is built from; all of it may be left out.
 type ClientConfig struct {
+	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	Tracer  opentracing.Tracer
 	TLS     TLS
@@ -58,7 +60,7 @@ func Pipe() (net.Listener, func(ClientConfig) (*grpc.ClientConn, error)) {
 }
 
 func dial(target string, cfg ClientConfig, more ...grpc.DialOption) (*grpc.ClientConn, error) {
-	creds, err := newChannel(cfg.TLS)
+	creds, err := newChannel(cfg.TLS, cfg.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"log/slog"
 	"net"
 
 	"google.golang.org/grpc/credentials"
@@ -15,11 +16,11 @@ type channel struct {
 	keys *keyring // nil: plaintext
 }
 
-func newChannel(t TLS) (channel, error) {
+func newChannel(t TLS, log *slog.Logger) (channel, error) {
 	if !t.Enabled {
 		return channel{}, t.Validate()
 	}
-	k, err := newKeyring(t)
+	k, err := newKeyring(t, log)
 	return channel{keys: k}, err
 }
 

@@ -42,7 +42,7 @@ type Server struct {
 
 // NewServer builds a server; services register on it, then [Serve] runs it.
 func NewServer(cfg ServerConfig) (*Server, error) {
-	creds, err := newChannel(cfg.TLS)
+	creds, err := newChannel(cfg.TLS, cfg.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -48,14 +49,14 @@ const tlsCheckEvery = time.Second
 // keyring reads the files of a TLS configuration and reads them again when they change.
 type keyring struct {
 	files TLS
-	now   func() time.Time
+	log   *slog.Logger
 
 	mu      sync.Mutex // guards what follows
 	checked time.Time
 	stamps  [3]stamp
 	cert    *tls.Certificate
 	roots   *x509.CertPool
-	failed  error // of the last reload; the previous certificates stay in use
+	failed  string // why the last reload failed; the previous certificates stay in use
 }
 
 // stamp tells one version of a file from another.
@@ -64,8 +65,11 @@ type stamp struct {
 	size int64
 }
 
-func newKeyring(files TLS) (*keyring, error) {
-	k := &keyring{files: files, now: time.Now}
+func newKeyring(files TLS, log *slog.Logger) (*keyring, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	k := &keyring{files: files, log: log}
 	if err := files.Validate(); err != nil {
 		return nil, err
 	}
@@ -108,9 +112,16 @@ func (k *keyring) load() error {
 func (k *keyring) current() (*tls.Certificate, *x509.CertPool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if now := k.now(); now.Sub(k.checked) >= tlsCheckEvery {
+	if now := time.Now(); now.Sub(k.checked) >= tlsCheckEvery {
 		k.checked = now
-		k.failed = k.load()
+		failed := ""
+		if err := k.load(); err != nil {
+			failed = err.Error()
+		}
+		if failed != "" && failed != k.failed {
+			k.log.Warn("TLS files can't be used: keep using the previous ones", "error", failed)
+		}
+		k.failed = failed
 	}
 	return k.cert, k.roots
 }

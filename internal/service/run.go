@@ -121,7 +121,7 @@ func run(ctx context.Context, spec Spec, o *options, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	conns, hangUp, err := o.peers.dial(rpc.ClientConfig{Metrics: tel.Metrics, Tracer: tel.Tracer, TLS: o.tls})
+	conns, hangUp, err := o.peers.dial(rpc.ClientConfig{Log: tel.Log, Metrics: tel.Metrics, Tracer: tel.Tracer, TLS: o.tls})
 	if err != nil {
 		return err
 	}
