@@ -63,3 +63,15 @@ type Decision struct {
 	Endpoint *Endpoint // with Allow; shared and immutable
 	Revision Revision  // of the snapshot that decided
 }
+
+// ErrnoName returns the name of the errno with which an application's connect fails; empty if it is carried out. It is
+// the one place where that is chosen.
+func (d Decision) ErrnoName() string {
+	switch {
+	case d.Verdict != Deny:
+		return ""
+	case d.Reason == ReasonNoSnapshot:
+		return "ENETDOWN"
+	}
+	return "ECONNREFUSED"
+}

@@ -1,0 +1,167 @@
+// Package build turns the service table into routes: which endpoints answer at which virtual address. It is pure.
+//
+// Invariant: whatever the order of events, the deltas of a [Builder], applied in order, lead to the same snapshot as
+// the one delta of a new Builder that is given the resulting table; each touches only what changed. Start reading at
+// [Builder.Apply] and [Builder.resolve].
+package build
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/internal/route"
+	"appswitch.io/internal/watch"
+)
+
+// Builder follows the service table. It is not safe for concurrent use.
+type Builder struct {
+	table *watch.Table
+
+	endpoints map[ax.EndpointID]*ax.Endpoint                      // of table, shared by all services that have them
+	direct    map[route.ServiceKey]map[ax.EndpointID]*ax.Endpoint // by the address at which they listen
+	ports     index[route.ServiceKey]                             // keys of direct, by address
+	virtual   index[string]                                       // virtual services, by their address
+	backed    index[string]                                       // virtual services, by the address of a backend
+	served    map[route.ServiceKey]struct{}                       // services as they were last output
+	claimed   map[netip.Addr]struct{}                             // claims as they were last output
+}
+
+// index is a set of things by address.
+type index[T comparable] map[netip.Addr]map[T]struct{}
+
+func (x index[T]) add(a netip.Addr, v T) {
+	if x[a] == nil {
+		x[a] = map[T]struct{}{}
+	}
+	x[a][v] = struct{}{}
+}
+
+func (x index[T]) remove(a netip.Addr, v T) {
+	if delete(x[a], v); len(x[a]) == 0 {
+		delete(x, a)
+	}
+}
+
+// New returns a Builder that knows an empty table.
+func New() *Builder {
+	return &Builder{
+		table:     watch.NewTable(),
+		endpoints: map[ax.EndpointID]*ax.Endpoint{},
+		direct:    map[route.ServiceKey]map[ax.EndpointID]*ax.Endpoint{},
+		ports:     index[route.ServiceKey]{},
+		virtual:   index[string]{},
+		backed:    index[string]{},
+		served:    map[route.ServiceKey]struct{}{},
+		claimed:   map[netip.Addr]struct{}{},
+	}
+}
+
+// Replace returns the delta to a whole table, as small as if the changes in between had been seen.
+func (b *Builder) Replace(t *watch.Table) route.Delta { return b.Apply(b.table.Diff(t)) }
+
+// Apply returns the delta for the changes of one revision.
+func (b *Builder) Apply(e watch.Event) route.Delta {
+	t := newTouched()
+	for _, c := range e.Changes {
+		b.change(c, t)
+	}
+	b.table.Revision = e.Revision
+	d := route.Delta{Revision: e.Revision}
+	for key := range t.services {
+		b.output(key, &d)
+	}
+	for a := range t.claims {
+		b.outputClaim(a, &d)
+	}
+	for name := range t.nodes {
+		if n, ok := b.table.Nodes[name]; ok {
+			d.Nodes = append(d.Nodes, n)
+		} else {
+			d.RemovedNodes = append(d.RemovedNodes, name)
+		}
+	}
+	for name := range t.policies {
+		if p, ok := b.table.Policies[name]; ok {
+			d.Policies = append(d.Policies, p)
+		} else {
+			d.RemovedPolicies = append(d.RemovedPolicies, name)
+		}
+	}
+	return d
+}
+
+func (b *Builder) output(key route.ServiceKey, d *route.Delta) {
+	svc := b.resolve(key)
+	_, was := b.served[key]
+	switch {
+	case len(svc.Endpoints) > 0:
+		b.served[key] = struct{}{}
+		d.Upserts = append(d.Upserts, svc)
+	case was:
+		delete(b.served, key)
+		d.Removes = append(d.Removes, key)
+	}
+}
+
+func (b *Builder) outputClaim(a netip.Addr, d *route.Delta) {
+	_, was := b.claimed[a]
+	_, is := b.table.Claims[a]
+	is = is || len(b.virtual[a]) > 0
+	switch {
+	case is && !was:
+		b.claimed[a] = struct{}{}
+		d.Claims = append(d.Claims, a)
+	case was && !is:
+		delete(b.claimed, a)
+		d.ReleasedClaims = append(d.ReleasedClaims, a)
+	}
+}
+
+// resolve says which endpoints answer at an address. Where a virtual service covers the port, these are the endpoints
+// that listen at its backends' addresses, and only they: so a virtual service on the address of a running application
+// redirects it, unless it names that address as a backend as well. Elsewhere they are those that listen there. A
+// virtual service is never the backend of another.
+func (b *Builder) resolve(key route.ServiceKey) route.Service {
+	svc := route.Service{Key: key, Balancer: ax.Random}
+	found := map[ax.EndpointID]*ax.Endpoint{}
+	covered := false
+	for _, name := range slices.Sorted(maps.Keys(b.virtual[key.Addr.Addr()])) {
+		v := b.table.VirtualServices[name]
+		for _, port := range backendPorts(v, key.Addr.Port()) {
+			if !covered {
+				svc.Balancer = v.Balancer
+			}
+			covered = true
+			for _, backend := range v.Backends {
+				for id, e := range b.direct[route.ServiceKey{Proto: key.Proto, Addr: netip.AddrPortFrom(backend, port)}] {
+					found[id] = e
+				}
+			}
+		}
+	}
+	if !covered {
+		found = b.direct[key]
+	}
+	for _, e := range found {
+		svc.Endpoints = append(svc.Endpoints, e)
+	}
+	slices.SortFunc(svc.Endpoints, func(x, y *ax.Endpoint) int { return cmp.Compare(x.ID, y.ID) })
+	return svc
+}
+
+// backendPorts returns the ports to which a virtual service maps one of its own; none if it does not cover it.
+func backendPorts(v ax.VirtualService, port uint16) []uint16 {
+	if len(v.Ports) == 0 {
+		return []uint16{port}
+	}
+	var out []uint16
+	for _, m := range v.Ports {
+		if m.Virtual == port {
+			out = append(out, m.Backend)
+		}
+	}
+	return out
+}

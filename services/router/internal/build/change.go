@@ -1,0 +1,135 @@
+package build
+
+import (
+	"net/netip"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/internal/route"
+	"appswitch.io/internal/watch"
+	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
+)
+
+// touched is what the changes of one event concern: each is output once at its end, however often it was changed.
+type touched struct {
+	services map[route.ServiceKey]struct{}
+	claims   map[netip.Addr]struct{}
+	nodes    map[ax.NodeName]struct{}
+	policies map[string]struct{}
+}
+
+func newTouched() touched {
+	return touched{map[route.ServiceKey]struct{}{}, map[netip.Addr]struct{}{}, map[ax.NodeName]struct{}{}, map[string]struct{}{}}
+}
+
+// change takes one change into the table and the indexes and notes what it concerns.
+func (b *Builder) change(c watch.Change, t touched) {
+	switch c.Kind {
+	case registryv1.Kind_KIND_NODE:
+		t.nodes[ax.NodeName(c.Key)] = struct{}{}
+	case registryv1.Kind_KIND_POLICY:
+		t.policies[c.Key] = struct{}{}
+	case registryv1.Kind_KIND_ADDRESS_CLAIM:
+		if a, err := netip.ParseAddr(c.Key); err == nil {
+			t.claims[a] = struct{}{}
+		}
+	case registryv1.Kind_KIND_ENDPOINT:
+		b.removeEndpoint(ax.EndpointID(c.Key), t)
+		if e, ok := c.Value.(ax.Endpoint); ok {
+			b.addEndpoint(&e, t)
+		}
+	case registryv1.Kind_KIND_VIRTUAL_SERVICE:
+		b.removeVirtualService(c.Key, t)
+		if v, ok := c.Value.(ax.VirtualService); ok {
+			b.addVirtualService(v, t)
+		}
+	}
+	b.table.Apply(watch.Event{Changes: []watch.Change{c}})
+}
+
+func (b *Builder) addEndpoint(e *ax.Endpoint, t touched) {
+	key := route.ServiceKey{Proto: e.Proto, Addr: e.Service}
+	b.endpoints[e.ID] = e
+	if b.direct[key] == nil {
+		b.direct[key] = map[ax.EndpointID]*ax.Endpoint{}
+		b.ports.add(key.Addr.Addr(), key)
+	}
+	b.direct[key][e.ID] = e
+	b.touch(key, t)
+}
+
+func (b *Builder) removeEndpoint(id ax.EndpointID, t touched) {
+	e, ok := b.endpoints[id]
+	if !ok {
+		return
+	}
+	key := route.ServiceKey{Proto: e.Proto, Addr: e.Service}
+	delete(b.endpoints, id)
+	if delete(b.direct[key], id); len(b.direct[key]) == 0 {
+		delete(b.direct, key)
+		b.ports.remove(key.Addr.Addr(), key)
+	}
+	b.touch(key, t)
+}
+
+// touch notes the service at an address where an endpoint came or went, and the virtual services that it backs.
+func (b *Builder) touch(key route.ServiceKey, t touched) {
+	t.services[key] = struct{}{}
+	for name := range b.backed[key.Addr.Addr()] {
+		v := b.table.VirtualServices[name]
+		for _, port := range virtualPorts(v, key.Addr.Port()) {
+			t.services[route.ServiceKey{Proto: key.Proto, Addr: netip.AddrPortFrom(v.Addr, port)}] = struct{}{}
+		}
+	}
+}
+
+func (b *Builder) addVirtualService(v ax.VirtualService, t touched) {
+	if !v.Addr.IsValid() {
+		return // not allocated yet
+	}
+	b.virtual.add(v.Addr, v.Name)
+	for _, a := range v.Backends {
+		b.backed.add(a, v.Name)
+	}
+	b.touchVirtualService(v, t)
+}
+
+func (b *Builder) removeVirtualService(name string, t touched) {
+	v, ok := b.table.VirtualServices[name]
+	if !ok || !v.Addr.IsValid() {
+		return
+	}
+	b.virtual.remove(v.Addr, name)
+	for _, a := range v.Backends {
+		b.backed.remove(a, name)
+	}
+	b.touchVirtualService(v, t)
+}
+
+// touchVirtualService notes every service that a virtual service may have or hide.
+func (b *Builder) touchVirtualService(v ax.VirtualService, t touched) {
+	t.claims[v.Addr] = struct{}{}
+	for key := range b.ports[v.Addr] {
+		t.services[key] = struct{}{}
+	}
+	for _, backend := range v.Backends {
+		for key := range b.ports[backend] {
+			for _, port := range virtualPorts(v, key.Addr.Port()) {
+				t.services[route.ServiceKey{Proto: key.Proto, Addr: netip.AddrPortFrom(v.Addr, port)}] = struct{}{}
+			}
+		}
+	}
+}
+
+// virtualPorts returns the ports that a virtual service maps to one of its backends'.
+func virtualPorts(v ax.VirtualService, backend uint16) []uint16 {
+	if len(v.Ports) == 0 {
+		return []uint16{backend}
+	}
+	var out []uint16
+	for _, m := range v.Ports {
+		if m.Backend == backend {
+			out = append(out, m.Virtual)
+		}
+	}
+	return out
+}

@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/internal/axpb"
+	"appswitch.io/internal/route"
+	"appswitch.io/internal/rpc"
+	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
+	typev1 "appswitch.io/proto/gen/appswitch/type/v1"
+	"google.golang.org/grpc/codes"
+)
+
+// Route implements the router's gRPC service.
+func (s *Server) Route(_ context.Context, req *routerv1.RouteRequest) (*routerv1.RouteResponse, error) {
+	f := ax.Flow{Labels: req.GetLabels(), Proto: ax.TCP}
+	if len(f.Labels) == 0 {
+		f.Labels = ax.DefaultLabels()
+	}
+	if err := f.Labels.Validate(); err != nil {
+		return nil, rpc.Invalid(err).On("labels")
+	}
+	var err error
+	if req.GetProtocol() != typev1.Protocol_PROTOCOL_UNSPECIFIED {
+		if f.Proto, err = axpb.ProtocolFrom(req.GetProtocol()); err != nil {
+			return nil, rpc.Invalid(err)
+		}
+	}
+	if f.Dest, err = axpb.AddrPortFrom("destination", req.GetDestination()); err != nil {
+		return nil, rpc.Invalid(err)
+	}
+	snapshot, err := s.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	d := s.decider.Decide(snapshot, f, nil)
+	resp := &routerv1.RouteResponse{Verdict: axpb.Verdict(d.Verdict), Reason: reason(d.Reason, d.Policy), Revision: int64(d.Revision)}
+	if d.Endpoint != nil {
+		resp.Endpoint = axpb.Endpoint(*d.Endpoint)
+	}
+	return resp, nil
+}
+
+// Explain implements the router's gRPC service.
+func (s *Server) Explain(_ context.Context, req *routerv1.ExplainRequest) (*routerv1.ExplainResponse, error) {
+	snapshot, err := s.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	var f ax.Flow
+	if f.Proto, err = ax.ParseProtocol(req.GetProtocol()); err != nil {
+		return nil, rpc.Invalid(err).On("protocol")
+	}
+	if f.App, f.Labels, err = s.client(req); err != nil {
+		return nil, err
+	}
+	if f.Dest, err = s.destination(snapshot, f.Proto, req.GetDestination()); err != nil {
+		return nil, err
+	}
+	d, candidates := route.Explain(snapshot, f)
+	resp := &routerv1.ExplainResponse{
+		Verdict: axpb.Verdict(d.Verdict), Reason: reason(d.Reason, d.Policy), Errno: d.ErrnoName(),
+		Destination: axpb.AddrPort(f.Dest), Revision: int64(d.Revision),
+	}
+	for _, c := range candidates {
+		resp.Candidates = append(resp.Candidates, &routerv1.Candidate{
+			Endpoint: axpb.Endpoint(*c.Endpoint), Eligible: c.Eligible, Reason: reason(c.Reason, c.Policy),
+		})
+	}
+	return resp, nil
+}
+
+// reason names the policy that decided, if one did: "policy-deny: no-db".
+func reason(r ax.Reason, policy string) string {
+	if policy == "" {
+		return string(r)
+	}
+	return string(r) + ": " + policy
+}
+
+// client finds out who connects.
+func (s *Server) client(req *routerv1.ExplainRequest) (ax.AppID, ax.Labels, error) {
+	switch {
+	case req.GetApp() != "" && len(req.GetLabels()) > 0:
+		return "", nil, rpc.Errorf(codes.InvalidArgument, "given along with app").On("labels").WithFix("give one of them")
+	case req.GetApp() != "":
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		app, err := s.builder.App(req.GetApp())
+		if err != nil {
+			return "", nil, rpc.Errorf(codes.NotFound, "%w", err).On("app")
+		}
+		return app.ID, app.Labels, nil
+	case len(req.GetLabels()) > 0:
+		labels, err := ax.ParseLabels(strings.Join(req.GetLabels(), ","))
+		if err != nil {
+			return "", nil, rpc.Invalid(err).On("labels")
+		}
+		return "", labels, nil
+	}
+	return "", ax.DefaultLabels(), nil
+}
+
+// destination reads "ip:port" or "name:port". Of a name with several addresses it takes the first that serves the port.
+func (s *Server) destination(snapshot *route.Snapshot, proto ax.Protocol, text string) (netip.AddrPort, error) {
+	host, portText, err := net.SplitHostPort(text)
+	if err != nil || host == "" {
+		return netip.AddrPort{}, rpc.Errorf(codes.InvalidArgument, "%q is not a destination", text).On("destination").
+			WithFix("give ip:port or name:port, such as 1.1.1.1:80 or web:80")
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || port == 0 {
+		return netip.AddrPort{}, rpc.Errorf(codes.InvalidArgument, "port %q of %q", portText, text).On("destination").WithFix("give a port from 1 to 65535")
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		return netip.AddrPortFrom(a.Unmap().WithZone(""), uint16(port)), nil
+	}
+	s.mu.RLock()
+	addrs := s.builder.Addrs(s.bare(host))
+	s.mu.RUnlock()
+	if len(addrs) == 0 {
+		return netip.AddrPort{}, rpc.Errorf(codes.NotFound, "the service table has no name %q", host).On("destination").
+			WithFix("give an address: names outside the table are not looked up")
+	}
+	first := max(0, slices.IndexFunc(addrs, func(a netip.Addr) bool {
+		_, serves := snapshot.Service(route.ServiceKey{Proto: proto, Addr: netip.AddrPortFrom(a, uint16(port))})
+		return serves
+	}))
+	return netip.AddrPortFrom(addrs[first], uint16(port)), nil
+}
+
+// bare drops the final dot and the domain from a name.
+func (s *Server) bare(name string) string {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if domain := strings.ToLower(strings.Trim(s.cfg.DNSDomain, ".")); domain != "" {
+		name = strings.TrimSuffix(name, "."+domain)
+	}
+	return name
+}
