@@ -1,0 +1,177 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+const (
+	// NodeName is the name of the laboratory's machine in AppSwitch.
+	NodeName = "node1"
+	// REST is where the daemon answers on the laboratory's machine.
+	REST = "http://127.0.0.1:6664"
+	// metrics is where the daemon shows metrics and profiles.
+	metrics = "http://127.0.0.1:6666"
+	// readyWait bounds the start of a daemon.
+	readyWait = 60 * time.Second
+	// The host ports given to applications.
+	firstAppPort, lastAppPort = 40000, 60000
+)
+
+// Daemon is a process of AppSwitch that can be killed and started again.
+type Daemon struct {
+	lab   *Lab
+	debug string // URL of its metrics and profiles
+	args  []string
+	proc  *Proc
+}
+
+// settings are the options of every daemon, as variables: each program takes those that it knows.
+func (l *Lab) settings() []string {
+	return []string{
+		"AX_STATE_DIR=" + l.StateDir(),
+		"AX_NODE_NAME=" + NodeName,
+		"AX_NODE_INTERFACE=net0",
+		"AX_DRIVER=user",
+		"AX_DNS_SERVERS=" + NeighbourIP,
+	}
+}
+
+// StartDaemon starts `ax daemon` with further flags and waits until it is ready. It ends with the laboratory.
+func (l *Lab) StartDaemon(flags ...string) *Daemon {
+	l.t.Helper()
+	d := l.daemon(metrics, append([]string{"ax", "daemon"}, flags...)...)
+	d.Start()
+	l.Ready()
+	return d
+}
+
+// StartServices starts every service as a process of its own and waits until all are ready. The keys are the programs'
+// names.
+func (l *Lab) StartServices() map[string]*Daemon {
+	l.t.Helper()
+	services := map[string]*Daemon{}
+	for program, debug := range map[string]string{
+		"registryd": "http://127.0.0.1:6666", "routerd": "http://127.0.0.1:6671", "resolverd": "http://127.0.0.1:6676",
+		"nodeagentd": "http://127.0.0.1:6681", "gatewayd": "http://127.0.0.1:6686",
+	} {
+		services[program] = l.daemon(debug, program)
+		services[program].Start()
+	}
+	l.Ready()
+	return services
+}
+
+func (l *Lab) daemon(debug string, args ...string) *Daemon {
+	d := &Daemon{lab: l, debug: debug, args: args}
+	l.daemons = append(l.daemons, d)
+	return d
+}
+
+// Start starts a daemon that doesn't run, without waiting until it is ready.
+func (d *Daemon) Start() {
+	d.lab.t.Helper()
+	if d.running() {
+		d.lab.t.Fatalf("%s runs already", d.proc)
+	}
+	p, err := d.lab.start(Cmd{Args: d.args, Env: d.lab.settings()})
+	if err != nil {
+		d.lab.t.Fatalf("start %s: %v", d.args[0], err)
+	}
+	d.proc = p
+}
+
+// Kill ends the daemon as a crash does.
+func (d *Daemon) Kill() {
+	d.lab.t.Helper()
+	_ = syscall.Kill(d.proc.PID(), syscall.SIGKILL)
+	d.proc.Wait(stopWait)
+}
+
+// Stop asks the daemon to end, which must succeed in time. One that has been killed stays so.
+func (d *Daemon) Stop() {
+	d.lab.t.Helper()
+	if !d.running() {
+		return
+	}
+	_ = syscall.Kill(d.proc.PID(), syscall.SIGTERM)
+	select {
+	case <-d.proc.done:
+		if r := d.proc.Wait(time.Second); r.Code != 0 {
+			d.lab.t.Errorf("%s: exit status %d after SIGTERM\n%s", d.proc, r.Code, tail(r.Stderr, 40))
+		}
+	case <-time.After(2 * stopWait):
+		// The Go runtime prints its goroutines at SIGQUIT: that shows what it waits for.
+		_ = syscall.Kill(d.proc.PID(), syscall.SIGQUIT)
+		time.Sleep(time.Second)
+		d.lab.t.Errorf("%s: still running %v after SIGTERM\n%s", d.proc, 2*stopWait, tail(d.proc.Stderr(), 400))
+		d.Kill()
+	}
+}
+
+// PID is the daemon's process id.
+func (d *Daemon) PID() int { return d.proc.PID() }
+
+// Log is what the daemon wrote since it was last started.
+func (d *Daemon) Log() string { return d.proc.Stdout() + d.proc.Stderr() }
+
+func (d *Daemon) running() bool { return d.proc != nil && d.proc.Running() }
+
+// Ready waits until the machine serves: REST says so, and `ax status` too.
+func (l *Lab) Ready() {
+	l.t.Helper()
+	l.Eventually(readyWait, "AppSwitch is ready", func() error {
+		for _, d := range l.daemons {
+			if d.proc != nil && !d.running() {
+				l.t.Fatalf("%s ended while starting:\n%s", d.proc, tail(d.Log(), 40))
+			}
+		}
+		reply, err := l.Get(REST + "/healthz")
+		if err != nil {
+			return err
+		}
+		if reply.Status != 200 {
+			return fmt.Errorf("/healthz: status %d: %s", reply.Status, reply.Body)
+		}
+		if r := l.Run("ax status"); r.Code != 0 {
+			return fmt.Errorf("ax status: exit status %d: %s%s", r.Code, r.Stdout, r.Stderr)
+		}
+		return nil
+	})
+}
+
+func (l *Lab) isDaemon(pid int) bool {
+	return slices.ContainsFunc(l.daemons, func(d *Daemon) bool { return d.running() && d.PID() == pid })
+}
+
+// Usage is what a daemon holds on to.
+type Usage struct {
+	Descriptors int
+	Goroutines  int
+}
+
+var goroutineTotal = regexp.MustCompile(`goroutine profile: total (\d+)`)
+
+// Usage counts what the daemon holds on to now.
+func (d *Daemon) Usage() (Usage, error) {
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.PID()))
+	if err != nil {
+		return Usage{}, err
+	}
+	reply, err := d.lab.Get(d.debug + "/debug/pprof/goroutine?debug=1")
+	if err != nil {
+		return Usage{}, err
+	}
+	match := goroutineTotal.FindStringSubmatch(reply.Body)
+	if match == nil {
+		return Usage{}, errors.New("no goroutine profile: " + tail(reply.Body, 5))
+	}
+	total, err := strconv.Atoi(match[1])
+	return Usage{Descriptors: len(fds), Goroutines: total}, err
+}
