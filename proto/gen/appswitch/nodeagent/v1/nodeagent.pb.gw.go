@@ -70,6 +70,34 @@ func local_request_NodeAgentService_ListSockets_0(ctx context.Context, marshaler
 	return msg, metadata, err
 }
 
+var filter_NodeAgentService_WatchFlows_0 = &utilities.DoubleArray{Encoding: map[string]int{}, Base: []int(nil), Check: []int(nil)}
+
+func request_NodeAgentService_WatchFlows_0(ctx context.Context, marshaler runtime.Marshaler, client NodeAgentServiceClient, req *http.Request, pathParams map[string]string) (NodeAgentService_WatchFlowsClient, runtime.ServerMetadata, error) {
+	var (
+		protoReq WatchFlowsRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_NodeAgentService_WatchFlows_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	stream, err := client.WatchFlows(ctx, &protoReq)
+	if err != nil {
+		return nil, metadata, err
+	}
+	header, err := stream.Header()
+	if err != nil {
+		return nil, metadata, err
+	}
+	metadata.HeaderMD = header
+	return stream, metadata, nil
+}
+
 // RegisterNodeAgentServiceHandlerServer registers the http handlers for service NodeAgentService to "mux".
 // UnaryRPC     :call NodeAgentServiceServer directly.
 // StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906.
@@ -95,6 +123,13 @@ func RegisterNodeAgentServiceHandlerServer(ctx context.Context, mux *runtime.Ser
 			return
 		}
 		forward_NodeAgentService_ListSockets_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+
+	mux.Handle(http.MethodGet, pattern_NodeAgentService_WatchFlows_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		err := status.Error(codes.Unimplemented, "streaming calls are not yet supported in the in-process transport")
+		_, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+		return
 	})
 
 	return nil
@@ -153,13 +188,32 @@ func RegisterNodeAgentServiceHandlerClient(ctx context.Context, mux *runtime.Ser
 		}
 		forward_NodeAgentService_ListSockets_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodGet, pattern_NodeAgentService_WatchFlows_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/appswitch.nodeagent.v1.NodeAgentService/WatchFlows", runtime.WithHTTPPathPattern("/v1/flows"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_NodeAgentService_WatchFlows_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_NodeAgentService_WatchFlows_0(annotatedContext, mux, outboundMarshaler, w, req, func() (proto.Message, error) { return resp.Recv() }, mux.GetForwardResponseOptions()...)
+	})
 	return nil
 }
 
 var (
 	pattern_NodeAgentService_ListSockets_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "sockets"}, ""))
+	pattern_NodeAgentService_WatchFlows_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "flows"}, ""))
 )
 
 var (
 	forward_NodeAgentService_ListSockets_0 = runtime.ForwardResponseMessage
+	forward_NodeAgentService_WatchFlows_0  = runtime.ForwardResponseStream
 )
