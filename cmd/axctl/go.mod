@@ -27,6 +27,7 @@ require (
 require (
 	github.com/clipperhouse/uax29/v2 v2.2.0 // indirect
 	github.com/mattn/go-runewidth v0.0.24 // indirect
+	golang.org/x/sys v0.49.0 // indirect
 )
 
 replace appswitch.io/proto => ../../proto
