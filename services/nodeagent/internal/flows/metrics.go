@@ -1,0 +1,53 @@
+package flows
+
+import (
+	"errors"
+
+	"appswitch.io/internal/ax"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// maxOutcomes bounds the label values of the metric; the vocabulary has far fewer.
+const maxOutcomes = 64
+
+type outcome struct {
+	verdict ax.Verdict
+	reason  ax.Reason
+}
+
+type metrics struct {
+	connects *prometheus.CounterVec
+	missed   prometheus.Counter
+	outcomes map[outcome]prometheus.Counter // those met so far; the log's lock guards it
+}
+
+func newMetrics() *metrics {
+	return &metrics{
+		connects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "appswitch_nodeagent_connects_total",
+			Help: "Connects of applications by how they were decided.",
+		}, []string{"verdict", "reason"}),
+		missed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "appswitch_nodeagent_flows_missed_total",
+			Help: "Flows left out for watchers that were too slow.",
+		}),
+		outcomes: map[outcome]prometheus.Counter{},
+	}
+}
+
+func (m *metrics) register(r prometheus.Registerer) error {
+	return errors.Join(r.Register(m.connects), r.Register(m.missed))
+}
+
+func (m *metrics) count(v ax.Verdict, r ax.Reason) {
+	c, ok := m.outcomes[outcome{v, r}]
+	if !ok {
+		if len(m.outcomes) >= maxOutcomes {
+			m.connects.WithLabelValues("other", "other").Inc()
+			return
+		}
+		c = m.connects.WithLabelValues(v.String(), string(r))
+		m.outcomes[outcome{v, r}] = c
+	}
+	c.Inc()
+}
