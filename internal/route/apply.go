@@ -24,16 +24,16 @@ func (s *Snapshot) Apply(d Delta) *Snapshot {
 		nodes:    edit[ax.NodeName, *ax.Node]{m: &next.nodes},
 	}
 	for _, key := range d.Removes {
-		e.removeService(ServiceKey{key.Proto, unmap(key.Addr)})
+		e.removeService(ServiceKey{key.Proto, plainAddrPort(key.Addr)})
 	}
 	for _, svc := range d.Upserts {
 		e.putService(svc)
 	}
 	for _, a := range d.ReleasedClaims {
-		e.address(a.Unmap(), func(entry *address) { entry.claimed = false })
+		e.address(plain(a), func(entry *address) { entry.claimed = false })
 	}
 	for _, a := range d.Claims {
-		e.address(a.Unmap(), func(entry *address) { entry.claimed = true })
+		e.address(plain(a), func(entry *address) { entry.claimed = true })
 	}
 	for _, name := range d.RemovedNodes {
 		e.removeNode(name)
@@ -68,7 +68,7 @@ func (e *editor) address(a netip.Addr, change func(*address)) {
 }
 
 func (e *editor) putService(in Service) {
-	in.Key.Addr = unmap(in.Key.Addr)
+	in.Key.Addr = plainAddrPort(in.Key.Addr)
 	in.Endpoints = canonical(in.Endpoints)
 	e.removeService(in.Key)
 	if len(in.Endpoints) == 0 {
@@ -95,7 +95,7 @@ func (e *editor) removeService(key ServiceKey) {
 }
 
 func (e *editor) addHost(ref hostRef) {
-	key := hostKey{ref.endpoint.Proto, unmap(ref.endpoint.Host)}
+	key := hostKey{ref.endpoint.Proto, plainAddrPort(ref.endpoint.Host)}
 	h := hashAddrPort(key.proto, key.addr)
 	old, ok := e.s.hosts.get(h, key)
 	if !ok {
@@ -108,7 +108,7 @@ func (e *editor) addHost(ref hostRef) {
 }
 
 func (e *editor) removeHost(ref hostRef) {
-	key := hostKey{ref.endpoint.Proto, unmap(ref.endpoint.Host)}
+	key := hostKey{ref.endpoint.Proto, plainAddrPort(ref.endpoint.Host)}
 	h := hashAddrPort(key.proto, key.addr)
 	old, ok := e.s.hosts.get(h, key)
 	if !ok {
@@ -138,7 +138,7 @@ func compareRefs(a, b hostRef) int {
 }
 
 func (e *editor) putNode(n ax.Node) {
-	n.Addr = n.Addr.Unmap()
+	n.Addr = plain(n.Addr)
 	e.removeNode(n.Name)
 	node := &n
 	e.nodes.set(hashString(string(n.Name)), n.Name, node)

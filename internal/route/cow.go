@@ -164,7 +164,11 @@ func hashAddr(a netip.Addr) uint64 {
 }
 
 func hashAddrPort(proto ax.Protocol, a netip.AddrPort) uint64 {
-	return mix(hashAddr(a.Addr()) ^ uint64(a.Port())<<8 ^ uint64(proto))
+	return withPort(hashAddr(a.Addr()), proto, a.Port())
+}
+
+func withPort(h uint64, proto ax.Protocol, port uint16) uint64 {
+	return mix(h ^ uint64(port)<<8 ^ uint64(proto))
 }
 
 func hashString(s string) uint64 { return maphash.String(stringSeed, s) }

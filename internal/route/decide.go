@@ -41,15 +41,16 @@ func (d *Decider) Decide(s *Snapshot, f ax.Flow, tried []ax.EndpointID) ax.Decis
 // find returns the endpoints at a destination, with their service unless it is a real address; or, with none, the
 // decision.
 func (s *Snapshot) find(f ax.Flow) (*group, *service, ax.Decision) {
-	dest := unmap(f.Dest)
-	a, known := s.addrs.get(hashAddr(dest.Addr()), dest.Addr())
+	dest := plainAddrPort(f.Dest)
+	ha := hashAddr(dest.Addr())
+	a, known := s.addrs.get(ha, dest.Addr())
 	if !known {
 		return nil, nil, ax.Decision{Verdict: ax.Passthrough, Reason: ax.ReasonExternal, Revision: s.revision}
 	}
 	if a.reserved(dest.Port()) {
 		return nil, nil, ax.Decision{Verdict: ax.Deny, Reason: ax.ReasonReservedPort, Revision: s.revision}
 	}
-	h := hashAddrPort(f.Proto, dest)
+	h := withPort(ha, f.Proto, dest.Port())
 	if a.services > 0 {
 		if svc, ok := s.services.get(h, ServiceKey{f.Proto, dest}); ok {
 			return &svc.group, svc, ax.Decision{}
@@ -107,7 +108,9 @@ func (d *Decider) choose(s *Snapshot, client ax.Labels, g *group, svc *service, 
 	if i < 0 {
 		return ax.Decision{Verdict: ax.Deny, Reason: ax.ReasonTried, Revision: s.revision}
 	}
-	j = judge(policies, client, &g.classes[g.classOf[i]])
+	if g.classOf[i] != g.classOf[len(g.classOf)-1] { // j is of the last
+		j = judge(policies, client, &g.classes[g.classOf[i]])
+	}
 	return ax.Decision{Verdict: ax.Allow, Reason: j.reason, Policy: j.policy, Endpoint: g.endpoints[i], Revision: s.revision}
 }
 

@@ -80,14 +80,14 @@ func (s *Snapshot) Revision() ax.Revision { return s.revision }
 
 // Claimed reports whether an address is virtual: claimed, or serving on some port, and no node's own.
 func (s *Snapshot) Claimed(a netip.Addr) bool {
-	a = a.Unmap()
+	a = plain(a)
 	entry, _ := s.addrs.get(hashAddr(a), a)
 	return entry.virtual()
 }
 
 // HostEndpoint returns the endpoints that are reached at a real address, by id. The slice is shared: don't change it.
 func (s *Snapshot) HostEndpoint(proto ax.Protocol, a netip.AddrPort) []*ax.Endpoint {
-	a = unmap(a)
+	a = plainAddrPort(a)
 	h, ok := s.hosts.get(hashAddrPort(proto, a), hostKey{proto, a})
 	if !ok {
 		return nil
@@ -97,7 +97,7 @@ func (s *Snapshot) HostEndpoint(proto ax.Protocol, a netip.AddrPort) []*ax.Endpo
 
 // Service returns the service of a key.
 func (s *Snapshot) Service(key ServiceKey) (Service, bool) {
-	key.Addr = unmap(key.Addr)
+	key.Addr = plainAddrPort(key.Addr)
 	svc, ok := s.services.get(hashAddrPort(key.Proto, key.Addr), key)
 	if !ok {
 		return Service{}, false
@@ -115,11 +115,11 @@ func (s *Snapshot) Node(name ax.NodeName) (ax.Node, bool) {
 }
 
 // Size tells how much a snapshot holds.
-type Size struct{ Services, Hosts, Nodes, Policies int }
+type Size struct{ Services, Hosts, Addresses, Nodes, Policies int }
 
 // Size returns the size of the snapshot.
 func (s *Snapshot) Size() Size {
-	return Size{Services: s.services.len, Hosts: s.hosts.len, Nodes: s.nodes.len, Policies: len(s.policies)}
+	return Size{Services: s.services.len, Hosts: s.hosts.len, Addresses: s.addrs.len, Nodes: s.nodes.len, Policies: len(s.policies)}
 }
 
 // Suspect returns the snapshot with a new set of nodes that gossip holds for failed: their endpoints are a last
@@ -159,10 +159,13 @@ func (s *Snapshot) standing(e *ax.Endpoint) standing {
 	return preferred
 }
 
-func unmap(a netip.AddrPort) netip.AddrPort {
-	ip := a.Addr()
-	if !ip.Is4In6() && ip.Zone() == "" {
-		return a
+// plain returns an address in the one form in which the snapshot knows it: neither IPv4-mapped nor with a zone, so that
+// no other way to write an address leads around a rule.
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+func plainAddrPort(a netip.AddrPort) netip.AddrPort {
+	if ip := a.Addr(); ip.Is4In6() || ip.Zone() != "" {
+		return netip.AddrPortFrom(plain(ip), a.Port())
 	}
-	return netip.AddrPortFrom(ip.Unmap().WithZone(""), a.Port())
+	return a
 }
