@@ -3,6 +3,7 @@ package rpc
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -73,6 +74,9 @@ func newKeyring(files TLS, log *slog.Logger) (*keyring, error) {
 	if err := files.Validate(); err != nil {
 		return nil, err
 	}
+	if !files.Enabled {
+		return nil, errors.New("TLS is off: add --tls")
+	}
 	if err := k.load(); err != nil {
 		return nil, err
 	}
@@ -133,6 +137,24 @@ func (k *keyring) server() *tls.Config {
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
 		Certificates: []tls.Certificate{*cert}, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert,
 	}
+}
+
+// ServerTLS returns a configuration for servers of other protocols (protos, as in ALPN) that asks callers for a
+// certificate of the CA and reads the files again when they change.
+func ServerTLS(files TLS, log *slog.Logger, protos ...string) (*tls.Config, error) {
+	k, err := newKeyring(files, log)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: protos,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			c := k.server()
+			c.NextProtos = protos
+			return c, nil
+		},
+	}, nil
 }
 
 // client returns a configuration for one handshake, as the files are now.

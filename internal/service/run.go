@@ -126,7 +126,7 @@ func run(ctx context.Context, spec Spec, o *options, logs io.Writer) error {
 		return err
 	}
 	defer hangUp()
-	svc, err := spec.Build(Env{Log: tel.Log, Metrics: tel.Metrics, Tracer: tel.Tracer, conns: conns})
+	svc, err := spec.Build(Env{Log: tel.Log, Metrics: tel.Metrics, Tracer: tel.Tracer, TLS: o.tls, conns: conns})
 	if err != nil {
 		return err
 	}

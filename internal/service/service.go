@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"appswitch.io/internal/rpc"
 	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
@@ -49,8 +50,9 @@ type Spec struct {
 // Env is what a service is built with.
 type Env struct {
 	Log     *slog.Logger
-	Metrics prometheus.Registerer
+	Metrics *prometheus.Registry // to register on, and to show
 	Tracer  opentracing.Tracer
+	TLS     rpc.TLS
 	conns   map[Peer]*grpc.ClientConn
 }
 

@@ -23,7 +23,7 @@ func Protect(next http.Handler, hosts []string, refuse func(w http.ResponseWrite
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !knownHost(r.Host, own):
+		case r.TLS == nil && !knownHost(r.Host, own): // with TLS the certificate has settled the name
 			refuse(w, r, "Host "+quote(r.Host)+" is not a name of this server: call it by its address")
 		case !sameOrigin(r):
 			refuse(w, r, "Origin "+quote(r.Header.Get("Origin"))+" is another site: pages of other sites may not call this server")
