@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
-demo) wanted="nginx:nginx curl:curl python3:python3 ip:iproute2 nsenter:util-linux ps:procps" ;;
+demo) wanted="nginx:nginx curl:curl" ;;
 test) wanted="nginx:nginx curl:curl python3:python3 ip:iproute2 ss:iproute2 nsenter:util-linux ps:procps git:git
               redis-server:redis-server redis-benchmark:redis-tools wrk:wrk dig:bind9-dnsutils
               node:nodejs javac:default-jdk-headless gcc:gcc musl-gcc:musl-tools" ;;
