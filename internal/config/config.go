@@ -24,6 +24,8 @@ const (
 	envPrefix = "AX_"
 	// optsVariable holds further options in one string.
 	optsVariable = envPrefix + "OPTS"
+	// blockDelimiter joins keys of nested blocks; no key contains it.
+	blockDelimiter = "\x00"
 )
 
 // commands are flags that do something once instead of holding an option.
@@ -157,7 +159,7 @@ func fromFile(fs *pflag.FlagSet, given map[string]bool, path string) ([]string, 
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("configuration file: %w", err)
 	}
-	v := viper.NewWithOptions(viper.KeyDelimiter("\x00")) // so that a dot in a key is no hierarchy
+	v := viper.NewWithOptions(viper.KeyDelimiter(blockDelimiter)) // so that a dot in a key is no hierarchy
 	v.SetConfigFile(path)
 	if err := v.ReadInConfig(); err != nil {
 		return nil, fmt.Errorf("configuration file %s: %w", path, err)
@@ -168,12 +170,17 @@ func fromFile(fs *pflag.FlagSet, given map[string]bool, path string) ([]string, 
 		errs []error
 	)
 	settings := v.AllSettings()
+	for _, key := range v.AllKeys() { // AllSettings leaves out the keys that have no value
+		if key, _, _ = strings.Cut(key, blockDelimiter); settings[key] == nil {
+			settings[key] = nil
+		}
+	}
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
 		if !slices.Contains(known, key) {
 			errs = append(errs, fmt.Errorf("configuration file %s: unknown key %q%s", path, key, nearest(key, known)))
 			continue
 		}
-		if given[key] {
+		if given[key] || settings[key] == nil { // a key without a value is unset, like an empty variable
 			continue
 		}
 		set = append(set, key)
@@ -187,8 +194,6 @@ func fromFile(fs *pflag.FlagSet, given map[string]bool, path string) ([]string, 
 // setFromFile hands a value of the file to the flag in the form that the command line would have it.
 func setFromFile(fs *pflag.FlagSet, name string, value any) error {
 	switch v := value.(type) {
-	case nil:
-		return errors.New("has no value: remove the line, or give it one")
 	case map[string]any:
 		return errors.New("wants a value, not a block of further keys")
 	case []any:
