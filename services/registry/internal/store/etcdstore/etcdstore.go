@@ -53,7 +53,7 @@ type Store struct {
 	ready  chan struct{}    // closed when client is set
 	client *clientv3.Client // read only after ready
 	log    *etcdLog
-	done   chan struct{}    // closed when Run has ended
+	done   chan struct{} // closed when Run has ended
 }
 
 var _ store.Store = (*Store)(nil)
