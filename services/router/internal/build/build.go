@@ -25,7 +25,7 @@ type Builder struct {
 	ports     index[route.ServiceKey]                             // keys of direct, by address
 	virtual   index[string]                                       // virtual services, by their address
 	backed    index[string]                                       // virtual services, by the address of a backend
-	served    map[route.ServiceKey]struct{}                       // services as they were last output
+	served    index[route.ServiceKey]                             // services as they were last output, by address
 	claimed   map[netip.Addr]struct{}                             // claims as they were last output
 }
 
@@ -54,7 +54,7 @@ func New() *Builder {
 		ports:     index[route.ServiceKey]{},
 		virtual:   index[string]{},
 		backed:    index[string]{},
-		served:    map[route.ServiceKey]struct{}{},
+		served:    index[route.ServiceKey]{},
 		claimed:   map[netip.Addr]struct{}{},
 	}
 }
@@ -95,13 +95,13 @@ func (b *Builder) Apply(e watch.Event) route.Delta {
 
 func (b *Builder) output(key route.ServiceKey, d *route.Delta) {
 	svc := b.resolve(key)
-	_, was := b.served[key]
+	_, was := b.served[key.Addr.Addr()][key]
 	switch {
 	case len(svc.Endpoints) > 0:
-		b.served[key] = struct{}{}
+		b.served.add(key.Addr.Addr(), key)
 		d.Upserts = append(d.Upserts, svc)
 	case was:
-		delete(b.served, key)
+		b.served.remove(key.Addr.Addr(), key)
 		d.Removes = append(d.Removes, key)
 	}
 }

@@ -1,7 +1,9 @@
 package build
 
 import (
+	"maps"
 	"net/netip"
+	"reflect"
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/route"
@@ -21,8 +23,12 @@ func newTouched() touched {
 	return touched{map[route.ServiceKey]struct{}{}, map[netip.Addr]struct{}{}, map[ax.NodeName]struct{}{}, map[string]struct{}{}}
 }
 
-// change takes one change into the table and the indexes and notes what it concerns.
+// change takes one change into the table and the indexes and notes what it concerns. Records written again as they
+// were, as nodes do after an outage, concern nothing.
 func (b *Builder) change(c watch.Change, t touched) {
+	if c.Value != nil && reflect.DeepEqual(b.present(c.Kind, c.Key), c.Value) {
+		return
+	}
 	switch c.Kind {
 	case registryv1.Kind_KIND_NODE:
 		t.nodes[ax.NodeName(c.Key)] = struct{}{}
@@ -44,6 +50,21 @@ func (b *Builder) change(c watch.Change, t touched) {
 		}
 	}
 	b.table.Apply(watch.Event{Changes: []watch.Change{c}})
+}
+
+// present returns the record that a change replaces; the zero value of its type if there is none.
+func (b *Builder) present(kind registryv1.Kind, key string) any {
+	switch kind {
+	case registryv1.Kind_KIND_NODE:
+		return b.table.Nodes[ax.NodeName(key)]
+	case registryv1.Kind_KIND_ENDPOINT:
+		return b.table.Endpoints[ax.EndpointID(key)]
+	case registryv1.Kind_KIND_VIRTUAL_SERVICE:
+		return b.table.VirtualServices[key]
+	case registryv1.Kind_KIND_POLICY:
+		return b.table.Policies[key]
+	}
+	return nil // other kinds cost nothing to take again
 }
 
 func (b *Builder) addEndpoint(e *ax.Endpoint, t touched) {
@@ -105,12 +126,11 @@ func (b *Builder) removeVirtualService(name string, t touched) {
 	b.touchVirtualService(v, t)
 }
 
-// touchVirtualService notes every service that a virtual service may have or hide.
+// touchVirtualService notes every service that a virtual service may have, hide or share with another one.
 func (b *Builder) touchVirtualService(v ax.VirtualService, t touched) {
 	t.claims[v.Addr] = struct{}{}
-	for key := range b.ports[v.Addr] {
-		t.services[key] = struct{}{}
-	}
+	maps.Copy(t.services, b.ports[v.Addr])
+	maps.Copy(t.services, b.served[v.Addr])
 	for _, backend := range v.Backends {
 		for key := range b.ports[backend] {
 			for _, port := range virtualPorts(v, key.Addr.Port()) {

@@ -48,7 +48,7 @@ func (b *Builder) App(idOrName string) (ax.App, error) {
 func (b *Builder) Addrs(name string) []netip.Addr {
 	found := map[netip.Addr]struct{}{}
 	add := func(candidate string, a netip.Addr) {
-		if a.IsValid() && strings.EqualFold(candidate, name) {
+		if name != "" && a.IsValid() && strings.EqualFold(candidate, name) {
 			found[a] = struct{}{}
 		}
 	}
