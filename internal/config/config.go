@@ -171,7 +171,7 @@ func fromFile(fs *pflag.FlagSet, given map[string]bool, path string) ([]string, 
 	)
 	settings := v.AllSettings()
 	for _, key := range v.AllKeys() { // AllSettings leaves out the keys that have no value
-		if key, _, _ = strings.Cut(key, blockDelimiter); settings[key] == nil {
+		if _, ok := settings[key]; !ok && !strings.Contains(key, blockDelimiter) {
 			settings[key] = nil
 		}
 	}

@@ -178,8 +178,9 @@ func runAll(ctx context.Context, tel *telemetry.Telemetry, svc Service, server *
 		tel.Log.Info("serving gRPC", "address", l.Addr().String(), "version", version.Get().String())
 	}
 	err := work.Wait()
-	reason := context.Cause(ctx)
-	tel.Log.Info("stopped", "reason", reason)
+	if err == nil { // a failure is reported by whoever called
+		tel.Log.Info("stopped", "reason", context.Cause(ctx))
+	}
 	stopTelemetry()
 	return errors.Join(err, ignore(outer.Wait(), err))
 }
