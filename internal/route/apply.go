@@ -19,7 +19,7 @@ func (s *Snapshot) Apply(d Delta) *Snapshot {
 	e := editor{
 		s:        &next,
 		services: edit[ServiceKey, *service]{m: &next.services},
-		hosts:    edit[hostKey, *host]{m: &next.hosts},
+		refs:     map[hostKey][]hostRef{},
 		addrs:    edit[netip.Addr, address]{m: &next.addrs},
 		nodes:    edit[ax.NodeName, *ax.Node]{m: &next.nodes},
 	}
@@ -41,6 +41,7 @@ func (s *Snapshot) Apply(d Delta) *Snapshot {
 	for _, n := range d.Nodes {
 		e.putNode(n)
 	}
+	e.putHosts()
 	next.policies = applyPolicies(next.policies, d)
 	return &next
 }
@@ -49,7 +50,7 @@ func (s *Snapshot) Apply(d Delta) *Snapshot {
 type editor struct {
 	s        *Snapshot
 	services edit[ServiceKey, *service]
-	hosts    edit[hostKey, *host]
+	refs     map[hostKey][]hostRef // of the hosts that were touched, in any order
 	addrs    edit[netip.Addr, address]
 	nodes    edit[ax.NodeName, *ax.Node]
 }
@@ -94,33 +95,44 @@ func (e *editor) removeService(key ServiceKey) {
 	}
 }
 
-func (e *editor) addHost(ref hostRef) {
-	key := hostKey{ref.endpoint.Proto, plainAddrPort(ref.endpoint.Host)}
-	h := hashAddrPort(key.proto, key.addr)
-	old, ok := e.s.hosts.get(h, key)
-	if !ok {
-		e.hosts.set(h, key, newHost([]hostRef{ref}))
-		e.address(key.addr.Addr(), func(entry *address) { entry.hosts++ })
-		return
+// touchHost returns the references to a real address, for changing.
+func (e *editor) touchHost(ep *ax.Endpoint) (hostKey, []hostRef) {
+	key := hostKey{ep.Proto, plainAddrPort(ep.Host)}
+	refs, touched := e.refs[key]
+	if old, ok := e.s.hosts.get(hashAddrPort(key.proto, key.addr), key); ok && !touched {
+		refs = slices.Clone(old.refs)
 	}
-	i, _ := slices.BinarySearchFunc(old.refs, ref, compareRefs)
-	e.hosts.set(h, key, newHost(slices.Insert(slices.Clip(old.refs), i, ref)))
+	return key, refs
+}
+
+func (e *editor) addHost(ref hostRef) {
+	key, refs := e.touchHost(ref.endpoint)
+	e.refs[key] = append(refs, ref)
 }
 
 func (e *editor) removeHost(ref hostRef) {
-	key := hostKey{ref.endpoint.Proto, plainAddrPort(ref.endpoint.Host)}
-	h := hashAddrPort(key.proto, key.addr)
-	old, ok := e.s.hosts.get(h, key)
-	if !ok {
-		return
+	key, refs := e.touchHost(ref.endpoint)
+	e.refs[key] = slices.DeleteFunc(refs, func(r hostRef) bool { return compareRefs(r, ref) == 0 })
+}
+
+// putHosts stores the hosts that were touched, each once, however many services refer to it.
+func (e *editor) putHosts() {
+	hosts := edit[hostKey, *host]{m: &e.s.hosts}
+	for key, refs := range e.refs {
+		h := hashAddrPort(key.proto, key.addr)
+		_, was := e.s.hosts.get(h, key)
+		switch {
+		case len(refs) > 0:
+			slices.SortFunc(refs, compareRefs)
+			hosts.set(h, key, newHost(refs))
+			if !was {
+				e.address(key.addr.Addr(), func(entry *address) { entry.hosts++ })
+			}
+		case was:
+			hosts.delete(h, key)
+			e.address(key.addr.Addr(), func(entry *address) { entry.hosts-- })
+		}
 	}
-	refs := slices.DeleteFunc(slices.Clone(old.refs), func(r hostRef) bool { return compareRefs(r, ref) == 0 })
-	if len(refs) > 0 {
-		e.hosts.set(h, key, newHost(refs))
-		return
-	}
-	e.hosts.delete(h, key)
-	e.address(key.addr.Addr(), func(entry *address) { entry.hosts-- })
 }
 
 func newHost(refs []hostRef) *host {

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	turnShards       = 64
-	maxTurnsPerShard = 1024
+	turnShards       = 256
+	maxTurnsPerShard = 256
 	// MaxTurns bounds the services whose turns a Decider remembers. Beyond it turns are forgotten and start anew,
 	// which costs evenness and nothing else.
 	MaxTurns = turnShards * maxTurnsPerShard
