@@ -58,6 +58,9 @@ type Welcome struct {
 	IP           string `json:"ip"`           // the application's virtual address: goes on lo in the new namespace
 	AgentTimeout int    `json:"agentTimeout"` // milliseconds for which calls wait for a dead agent
 	ResolvConf   bool   `json:"resolvConf"`   // replace /etc/resolv.conf by the run directory's
+	// Netns is the agent's network namespace as /proc/self/ns/net names it ("net:[4026531840]"): a launcher that may
+	// not make a namespace knows by it whether it is in a container (and stays in its namespace) or on the host.
+	Netns string `json:"netns,omitempty"`
 }
 
 // Attach hands over the application's system calls: descriptors [seccomp listener, journal memfd] come with it. The

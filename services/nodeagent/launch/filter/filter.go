@@ -1,0 +1,133 @@
+// Package filter builds the seccomp program that decides, inside the kernel, which of an application's system calls
+// the node agent gets to see.
+//
+// It is pure: tables in, instructions out, the same on every machine. Invariant: whatever the tables don't name is
+// allowed, whatever could reach the network past the agent is notified or refused, and no decision looks at memory
+// (BPF can't), only at registers. Start reading at [Program]; calls.go holds the tables.
+package filter
+
+import "fmt"
+
+// Instruction is one classic BPF instruction, laid out as the kernel's struct sock_filter.
+type Instruction struct {
+	Code   uint16
+	Jt, Jf uint8
+	K      uint32
+}
+
+// The few operations of classic BPF that the program uses (linux/bpf_common.h).
+const (
+	opLoad    = 0x20 // A = 32 bits of struct seccomp_data at K
+	opEqual   = 0x15 // jump on A == K
+	opAtLeast = 0x35 // jump on A >= K, unsigned
+	opReturn  = 0x06
+)
+
+// What the kernel does with a call (linux/seccomp.h).
+const (
+	RetAllow  = 0x7fff0000
+	RetNotify = 0x7fc00000
+	retErrno  = 0x00050000
+)
+
+// The errors with which calls are refused.
+const (
+	ErrnoPerm        = 1  // EPERM
+	ErrnoNoSys       = 38 // ENOSYS
+	ErrnoAFNoSupport = 97 // EAFNOSUPPORT
+)
+
+// RetErrno makes the call fail with an error.
+func RetErrno(errno uint32) uint32 { return retErrno | errno }
+
+// Offsets in struct seccomp_data. Both architectures are little-endian.
+const (
+	offNr   = 0
+	offArch = 4
+)
+
+func offLow(arg uint32) uint32  { return 16 + 8*arg }
+func offHigh(arg uint32) uint32 { return 16 + 8*arg + 4 }
+
+// Where the branches of the program end; labels of verdicts and of checks that look at arguments.
+type label int
+
+const (
+	toAllow label = iota
+	toNotify
+	toPerm
+	toNoSys
+	toAFNoSupport
+	toSocket     // by address family
+	toAddress    // notify if the fifth argument, an address, is given
+	toSetsockopt // by level and name
+	toSockLevel
+	toIPLevel
+	toIPv6Level
+	toTCPLevel
+	fixedLabels
+)
+
+// Program returns the filter for an architecture, named as GOARCH does.
+func Program(goarch string) ([]Instruction, error) {
+	m, ok := machines[goarch]
+	if !ok {
+		return nil, fmt.Errorf("no system call filter for %s: amd64 and arm64 have one", goarch)
+	}
+	a := assembler{at: make(map[label]int), next: fixedLabels}
+	native, foreign, dispatch := a.label(), a.label(), a.label()
+
+	a.load(offArch)
+	a.jump(opEqual, m.audit, native, a.after())
+	a.jump(opEqual, m.foreignAudit, foreign, toNoSys)
+	a.mark(native)
+	a.load(offNr)
+	if m.x32 != 0 {
+		a.jump(opAtLeast, m.x32, toNoSys, dispatch)
+	}
+	a.mark(dispatch)
+	a.search(m.calls)
+	a.mark(foreign)
+	a.load(offNr)
+	a.search(m.foreignCalls)
+	a.checks()
+	return a.link()
+}
+
+// checks emits what the leaves of the search jump to.
+func (a *assembler) checks() {
+	a.mark(toSocket) // an int: the kernel, too, ignores the upper half of the register
+	a.load(offLow(0))
+	a.choose(families, toAllow)
+
+	a.mark(toAddress)
+	second := a.label()
+	a.load(offLow(4))
+	a.jump(opEqual, 0, second, toNotify)
+	a.mark(second)
+	a.load(offHigh(4))
+	a.jump(opEqual, 0, toAllow, toNotify)
+
+	a.mark(toSetsockopt)
+	a.load(offLow(1))
+	a.choose(levels, toAllow)
+	for _, l := range levels {
+		a.mark(l.to)
+		a.load(offLow(2))
+		a.choose(forbiddenOptions[l.to], toAllow)
+	}
+
+	for _, v := range []struct {
+		at  label
+		ret uint32
+	}{
+		{toAllow, RetAllow},
+		{toNotify, RetNotify},
+		{toPerm, RetErrno(ErrnoPerm)},
+		{toNoSys, RetErrno(ErrnoNoSys)},
+		{toAFNoSupport, RetErrno(ErrnoAFNoSupport)},
+	} {
+		a.mark(v.at)
+		a.code = append(a.code, instruction{op: opReturn, k: v.ret})
+	}
+}

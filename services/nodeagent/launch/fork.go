@@ -1,0 +1,159 @@
+package launch
+
+import (
+	"encoding/json"
+	"fmt"
+	"syscall"
+	"unsafe"
+)
+
+// Descriptors of a holder when it starts; all others are closed.
+const (
+	holderListener = 3
+	holderJournal  = 4
+	firstSpare     = 10 // where their originals are moved, out of the way of the copies
+)
+
+// holderExec is everything that the child processes need, prepared before the fork: they must not allocate.
+type holderExec struct {
+	exe, root, null   *byte
+	argv, envp        **byte
+	listener, journal uintptr
+}
+
+// forkHolder starts a holder with copies of the listener and the journal. The holder is no child of this process,
+// whose program would be surprised by one: a process in between ends at once.
+//
+// The caller's thread must be locked, and neither filtered nor in the program's namespaces.
+func forkHolder(state holderState, listener, journal int) error {
+	h, err := prepareHolder(state, listener, journal)
+	if err != nil {
+		return fmt.Errorf("start the holder process: %w", err)
+	}
+	defer func() { closeAll([]int{int(h.listener), int(h.journal)}) }()
+
+	// With every signal blocked no handler of the Go runtime runs in the children; the holder stays like that, so
+	// that what is sent to the program's session, group or cgroup doesn't end it before the program.
+	all, old := ^uint64(0), uint64(0)
+	if errno := setSignalMask(&all, &old); errno != 0 {
+		return fmt.Errorf("start the holder process: block signals: %w", errno)
+	}
+	pid, errno := doubleFork(h)
+	var status uint32
+	var waitErr syscall.Errno
+	if errno == 0 {
+		waitErr = waitClone(pid, &status)
+	}
+	if e := setSignalMask(&old, nil); errno == 0 {
+		errno = e
+	}
+	switch {
+	case errno != 0:
+		return fmt.Errorf("start the holder process: %w", errno)
+	case waitErr != 0:
+		return fmt.Errorf("start the holder process: wait: %w", waitErr)
+	case status != 0:
+		return fmt.Errorf("start the holder process: fork: %w", syscall.Errno(status>>8&0xff))
+	}
+	return nil
+}
+
+func prepareHolder(state holderState, listener, journal int) (*holderExec, error) {
+	text, err := json.Marshal(state)
+	if err != nil {
+		return nil, err
+	}
+	argv, err := syscall.SlicePtrFromStrings([]string{holderName, state.Attach.AppID})
+	if err != nil {
+		return nil, err
+	}
+	// One processor and an eager collector: a holder sleeps, and there is one for each program.
+	envp, err := syscall.SlicePtrFromStrings([]string{holderEnv + "=" + string(text), "GOMAXPROCS=1", "GOGC=20"})
+	if err != nil {
+		return nil, err
+	}
+	h := &holderExec{argv: &argv[0], envp: &envp[0]}
+	for _, p := range []struct {
+		to   **byte
+		text string
+	}{{&h.exe, selfExe}, {&h.root, "/"}, {&h.null, "/dev/null"}} {
+		if *p.to, err = syscall.BytePtrFromString(p.text); err != nil {
+			return nil, err
+		}
+	}
+	if h.listener, err = moveUp(listener); err != nil {
+		return nil, err
+	}
+	if h.journal, err = moveUp(journal); err != nil {
+		_ = syscall.Close(int(h.listener))
+		return nil, err
+	}
+	return h, nil
+}
+
+const selfExe = "/proc/self/exe"
+
+// moveUp duplicates a descriptor to a high number.
+func moveUp(fd int) (uintptr, error) {
+	up, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, firstSpare)
+	if errno != 0 {
+		return 0, errno
+	}
+	return up, nil
+}
+
+func setSignalMask(set, old *uint64) syscall.Errno {
+	const setMask, size = 2, 8
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, setMask,
+		uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), size, 0, 0)
+	return errno
+}
+
+// waitClone reaps a child that sends no signal when it ends.
+func waitClone(pid uintptr, status *uint32) syscall.Errno {
+	const wclone = 0x80000000
+	for {
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_WAIT4, pid, uintptr(unsafe.Pointer(status)), wclone, 0, 0, 0)
+		if errno != syscall.EINTR {
+			return errno
+		}
+	}
+}
+
+// doubleFork forks, and the child forks again and exits with the second fork's errno; the grandchild becomes the
+// holder. In the children there is one thread and a copy of the Go heap: system calls only, no stack growth.
+//
+//go:norace
+//go:nosplit
+func doubleFork(h *holderExec) (pid uintptr, errno syscall.Errno) {
+	// No exit signal: an ignored SIGCHLD would make the kernel reap it, and a handler would run.
+	pid, _, errno = syscall.RawSyscall6(syscall.SYS_CLONE, 0, 0, 0, 0, 0, 0)
+	if errno != 0 || pid != 0 {
+		return pid, errno
+	}
+	pid, _, errno = syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 || pid != 0 {
+		for {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(errno), 0, 0)
+		}
+	}
+	syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
+	syscall.RawSyscall(syscall.SYS_CHDIR, uintptr(unsafe.Pointer(h.root)), 0, 0)
+	fd, _, errno := syscall.RawSyscall6(syscall.SYS_OPENAT, openCwd, uintptr(unsafe.Pointer(h.null)), syscall.O_RDWR, 0, 0, 0)
+	if errno == 0 {
+		syscall.RawSyscall(syscall.SYS_DUP3, fd, 0, 0) // fails harmlessly where fd is the same
+		syscall.RawSyscall(syscall.SYS_DUP3, fd, 1, 0)
+		syscall.RawSyscall(syscall.SYS_DUP3, fd, 2, 0)
+	}
+	syscall.RawSyscall(syscall.SYS_DUP3, h.listener, holderListener, 0)
+	syscall.RawSyscall(syscall.SYS_DUP3, h.journal, holderJournal, 0)
+	syscall.RawSyscall(sysCloseRange, holderJournal+1, ^uintptr(0)>>32, 0)
+	syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(h.exe)),
+		uintptr(unsafe.Pointer(h.argv)), uintptr(unsafe.Pointer(h.envp)))
+	for {
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, exitFailed, 0, 0)
+	}
+}
+
+// openCwd is AT_FDCWD as a system call argument.
+const openCwd = ^uintptr(0x63)
