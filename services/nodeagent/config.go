@@ -1,0 +1,136 @@
+package nodeagent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/portpool"
+	"appswitch.io/services/nodeagent/launch/wire"
+	"github.com/spf13/pflag"
+)
+
+// Config of a node agent.
+type Config struct {
+	NodeName      string
+	NodeInterface string // interface or address towards peers; empty: the first one with an IPv4 address
+	Cluster       string
+	Driver        string
+	Ports         string // host ports for applications
+	RunDir        string // holds the socket that applications use
+	StateDir      string // private state, on tmpfs: it is of no use after a reboot
+	Clean         bool
+	AgentTimeout  time.Duration
+	DNS           bool
+	DNSDomain     string
+	ResolverAddr  string   // where name lookups go, if Deps.ResolverAddr is not set
+	ReservedPorts []uint16 // of the node's address: AppSwitch's own, denied to applications
+	Version       string
+}
+
+// DefaultConfig returns the defaults of every flag.
+func DefaultConfig() Config {
+	name, _ := os.Hostname()
+	runDir := os.Getenv("AX_RUN_DIR")
+	if runDir == "" {
+		runDir = wire.DefaultRunDir
+	}
+	return Config{
+		NodeName: name, Cluster: "appswitch", Driver: "user", Ports: "40000-60000", RunDir: runDir, StateDir: "/run/appswitch-agent",
+		AgentTimeout: 30 * time.Second, DNS: true, DNSDomain: "appswitch.local",
+		ReservedPorts: []uint16{6660, 6662, 6663, 6664, 6665, 6666, 7946, 7947},
+	}
+}
+
+// Flags adds the options to a flag set.
+func (c *Config) Flags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.NodeName, "node-name", c.NodeName, "name of the node")
+	fs.StringVar(&c.NodeInterface, "node-interface", c.NodeInterface, "interface or IP address towards peers (default: the first non-loopback interface with an IPv4 address)")
+	fs.StringVar(&c.Cluster, "cluster", c.Cluster, "name of the cluster")
+	fs.StringVar(&c.Driver, "driver", c.Driver, "interception driver: user (seccomp user notification)")
+	fs.StringVar(&c.Ports, "ports", c.Ports, "host ports given to applications: ports and ranges, separated by commas")
+	fs.StringVar(&c.RunDir, "run-dir", c.RunDir, "directory of the socket that applications and containers use")
+	fs.StringVar(&c.StateDir, "agent-state-dir", c.StateDir, "directory of the agent's private state, on a tmpfs")
+	fs.BoolVar(&c.Clean, "clean", c.Clean, "drop the state that an earlier agent has saved")
+	fs.StringVar(&c.ResolverAddr, "dns-addr", c.ResolverAddr, "address:port of the DNS server to which applications' name lookups go")
+	fs.BoolVar(&c.DNS, "dns", c.DNS, "lead applications' name lookups to the DNS server")
+	fs.StringVar(&c.DNSDomain, "dns-domain", c.DNSDomain, "domain of the names of services")
+	fs.DurationVar(&c.AgentTimeout, "agent-timeout", c.AgentTimeout, "how long applications' calls wait for an agent that is away, or for the first routes")
+}
+
+// Validate reports the first option that can't work.
+func (c Config) Validate() error {
+	if c.NodeName == "" {
+		return errors.New("--node-name: empty, and the host has no name: give one")
+	}
+	if c.Driver != "user" {
+		return fmt.Errorf("--driver %q: this build has the user driver only: use --driver user", c.Driver)
+	}
+	if _, err := portpool.New(c.Ports); err != nil {
+		return fmt.Errorf("--ports: %w", err)
+	}
+	if c.AgentTimeout <= 0 {
+		return fmt.Errorf("--agent-timeout %s: must be more than 0", c.AgentTimeout)
+	}
+	for _, dir := range []string{c.RunDir, c.StateDir} {
+		if !filepath.IsAbs(dir) {
+			return fmt.Errorf("directory %q: give an absolute path", dir)
+		}
+	}
+	if c.ResolverAddr != "" {
+		if _, err := netip.ParseAddrPort(c.ResolverAddr); err != nil {
+			return fmt.Errorf("--dns-addr %q: want address:port", c.ResolverAddr)
+		}
+	}
+	return nil
+}
+
+// InterfaceAddr finds the IPv4 address for --node-interface: an address of the host, an interface's first address, or,
+// for the empty string, that of the first interface that is up and not loopback.
+func InterfaceAddr(name string) (netip.Addr, error) {
+	if ip, err := netip.ParseAddr(name); err == nil {
+		l, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip.AsSlice()})
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("node interface %s: not an address of this host: %w", name, err)
+		}
+		_ = l.Close()
+		return ip.Unmap(), nil
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, i := range interfaces {
+		if name != "" && i.Name != name {
+			continue
+		}
+		if name == "" && (i.Flags&net.FlagLoopback != 0 || i.Flags&net.FlagUp == 0) {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("list addresses of %s: %w", i.Name, err)
+		}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+				return p.Addr(), nil
+			}
+		}
+	}
+	if name != "" {
+		return netip.Addr{}, fmt.Errorf("node interface %q: no interface of that name has an IPv4 address", name)
+	}
+	return netip.Addr{}, errors.New("no interface but loopback has an IPv4 address: give one to the host, or name an address with --node-interface")
+}
+
+func (c Config) node(addr netip.Addr) ax.Node {
+	return ax.Node{
+		Name: ax.NodeName(c.NodeName), Cluster: c.Cluster, Addr: addr, Version: c.Version, Driver: c.Driver,
+		Start: time.Now().UTC(), ReservedPorts: c.ReservedPorts,
+	}
+}

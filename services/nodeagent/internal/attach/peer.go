@@ -1,0 +1,93 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"appswitch.io/services/nodeagent/internal/procfs"
+	"appswitch.io/services/nodeagent/launch/wire"
+	"golang.org/x/sys/unix"
+)
+
+// peer is who speaks on a connection, as the kernel says (SO_PEERCRED).
+type peer struct {
+	pid        int
+	uid        uint32
+	privileged bool // may claim names, addresses and labels
+}
+
+func peerOf(conn *net.UnixConn) (peer, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return peer{}, fmt.Errorf("identify peer: %w", err)
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := errors.Join(raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}), credErr); err != nil {
+		return peer{}, fmt.Errorf("identify peer: %w", err)
+	}
+	if cred.Pid == 0 {
+		return peer{}, errors.New("the agent runs in another process-id namespace and can't see the program: start it in the host's (pid: host)")
+	}
+	p := peer{pid: int(cred.Pid), uid: cred.Uid}
+	p.privileged = (p.uid == 0 || int(p.uid) == os.Geteuid()) && sameUserNamespace(p.pid)
+	return p, nil
+}
+
+// sameUserNamespace reports whether a uid of the process means what it means to the agent.
+func sameUserNamespace(pid int) bool {
+	dev, ino, err := procfs.UsernsInode(pid)
+	ownDev, ownIno, ownErr := procfs.UsernsInode(os.Getpid())
+	return err == nil && ownErr == nil && dev == ownDev && ino == ownIno
+}
+
+// receive reads one message with its descriptors. The caller closes those.
+func receive(conn *net.UnixConn) (wire.Message, []int, error) {
+	buf := make([]byte, wire.MaxMessage+1)
+	oob := make([]byte, unix.CmsgSpace(4*wire.MaxFDs))
+	n, oobn, flags, _, err := conn.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return wire.Message{}, nil, err
+	}
+	fds := descriptors(oob[:oobn])
+	if n == 0 {
+		return wire.Message{}, fds, net.ErrClosed
+	}
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		return wire.Message{}, fds, errors.New("message is cut: too long, or too many descriptors")
+	}
+	m, err := wire.Unmarshal(buf[:n])
+	return m, fds, err
+}
+
+func descriptors(oob []byte) []int {
+	var out []int
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	for i := range msgs {
+		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil {
+			out = append(out, fds...)
+		}
+	}
+	return out
+}
+
+func send(conn *net.UnixConn, m wire.Message) error {
+	b, err := m.Marshal()
+	if err == nil {
+		_, err = conn.Write(b)
+	}
+	return err
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}

@@ -1,0 +1,312 @@
+package seccomp
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/procmem"
+	"appswitch.io/services/nodeagent/internal/socktab"
+	"appswitch.io/services/nodeagent/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// admissionTimeout bounds the wait for the identity of an accepted connection; then it is closed.
+	admissionTimeout = time.Second
+	// maxStash bounds the accepted connections that wait for a caller or for their identity, per listening socket.
+	maxStash = 1024
+)
+
+// acceptQueue is what one listening socket has to hand out, and who waits for it.
+type acceptQueue struct {
+	t       *task
+	cookie  uint64
+	fd      int           // duplicate of the listening socket, while somebody waits for connections; else -1
+	waiting []*acceptCall // in order
+	ready   []accepted    // admitted, but the caller was gone: the next accept gets them
+	pending []accepted    // whose connect is under way: not yet known who it is
+}
+
+// accepted is a connection taken from the kernel's queue.
+type accepted struct {
+	fd             int
+	client, server netip.AddrPort // real
+	peer           socktab.Peer
+	nonblock       bool // as the descriptor is set
+	deadline       time.Time
+}
+
+type acceptCall struct {
+	*call
+	flags  int
+	parked *parked
+}
+
+// accept hands out a connection: the address shown is the client's virtual one, and a connection that no agent
+// announced is closed and never shown.
+func (t *task) accept(c *call, flags int) {
+	if flags&^allowedFlags != 0 {
+		t.fail(c, syscall.EINVAL)
+		return
+	}
+	fd, s, kind, errno := t.lookup(c)
+	if errno != 0 {
+		t.fail(c, errno)
+		return
+	}
+	if kind == unrelated || s.Foreign {
+		if fd >= 0 {
+			sys.Close(fd)
+		}
+		t.pass(c) // a listener that was made outside: its clients are whoever can reach it
+		return
+	}
+	if s.State != socktab.Listening {
+		sys.Close(fd)
+		errno := syscall.EINVAL
+		if s.Proto == ax.UDP {
+			errno = syscall.EOPNOTSUPP
+		}
+		t.fail(c, errno)
+		return
+	}
+	q := t.queue(s.Cookie)
+	a := &acceptCall{call: c, flags: flags}
+	if len(q.waiting) == 0 && q.serve(fd, a) {
+		sys.Close(fd)
+		q.tidy()
+		return
+	}
+	if sys.Flags(fd)&unix.O_NONBLOCK != 0 && len(q.pending) == 0 {
+		sys.Close(fd)
+		t.fail(c, syscall.EAGAIN)
+		q.tidy()
+		return
+	}
+	q.wait(fd, a)
+}
+
+func (t *task) queue(cookie uint64) *acceptQueue {
+	q := t.accepts[cookie]
+	if q == nil {
+		q = &acceptQueue{t: t, cookie: cookie, fd: -1}
+		t.accepts[cookie] = q
+	}
+	return q
+}
+
+// serve answers a if it can be done now. It takes connections from the kernel until one is admitted or none is left.
+func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
+	t := q.t
+	if !t.waits(a.call) {
+		return true
+	}
+	if len(q.ready) > 0 {
+		conn := q.ready[0]
+		q.ready = q.ready[1:]
+		return q.deliver(conn, a)
+	}
+	for len(q.pending) < maxStash {
+		events := sys.Ready(fd, unix.POLLIN)
+		if events == 0 {
+			return false
+		}
+		var buf [procmem.MaxSockaddr]byte
+		nonblock := a.flags & unix.SOCK_NONBLOCK
+		connFD, n, errno := sys.Accept4(fd, buf[:], nonblock|unix.SOCK_CLOEXEC)
+		switch errno {
+		case 0:
+		case syscall.EAGAIN, syscall.ECONNABORTED:
+			continue
+		case syscall.EMFILE, syscall.ENFILE:
+			t.d.deps.Log.Warn("accept: the agent is out of descriptors", "app", t.app.ID, "error", errno)
+			t.fail(a.call, syscall.ENFILE)
+			return true
+		default: // EINVAL: shut down meanwhile
+			t.fail(a.call, errno)
+			return true
+		}
+		conn := accepted{fd: connFD, client: decodeReal(buf[:min(n, len(buf))]), nonblock: nonblock != 0}
+		if q.admit(&conn) {
+			return q.deliver(conn, a)
+		}
+	}
+	return false
+}
+
+// admit finds out who connected. A connection that is not admitted is closed, or kept while its connect is under way.
+func (q *acceptQueue) admit(conn *accepted) bool {
+	t := q.t
+	if !conn.server.IsValid() {
+		conn.server = realName(conn.fd, sys.Getsockname)
+	}
+	peer, admission := t.d.deps.Table.Admit(conn.client, conn.server, now(), func() { t.post(q.retry) })
+	switch admission {
+	case socktab.Known:
+		conn.peer = peer
+		return true
+	case socktab.Pending:
+		conn.deadline = now().Add(admissionTimeout)
+		q.pending = append(q.pending, *conn)
+	default:
+		q.reject(*conn)
+	}
+	return false
+}
+
+func (q *acceptQueue) reject(conn accepted) {
+	q.t.d.deps.Metrics.Rejected.Inc()
+	q.t.d.deps.Log.Info("connection from outside AppSwitch is closed", "app", q.t.app.ID, "client", conn.client, "server", conn.server)
+	sys.Close(conn.fd)
+}
+
+// deliver installs a connection into the caller. If the caller is gone, the connection is kept for the next one.
+func (q *acceptQueue) deliver(conn accepted, a *acceptCall) bool {
+	t := q.t
+	if want := a.flags&unix.SOCK_NONBLOCK != 0; want != conn.nonblock {
+		_ = unix.SetNonblock(conn.fd, want) // kept from an earlier caller; nobody else has it yet
+		conn.nonblock = want
+	}
+	if a.args[1] != 0 {
+		domain := unix.AF_INET
+		if s, ok := t.d.deps.Table.Get(q.cookie); ok {
+			domain = s.Domain
+		}
+		if errno := a.task().WriteSockaddr(a.args[1], a.args[2], domain, conn.peer.Remote); errno != 0 {
+			sys.Close(conn.fd) // as natively: the connection is lost
+			t.fail(a.call, errno)
+			return true
+		}
+	}
+	cookie, _ := sys.Cookie(conn.fd)
+	q.enter(cookie, conn)
+	switch errno := sys.InjectReply(t.listener, a.id, conn.fd, a.flags&unix.SOCK_CLOEXEC != 0); errno {
+	case 0:
+		sys.Close(conn.fd)
+		t.inflight.release(a.slot)
+	case syscall.ENOENT:
+		q.ready = append(q.ready, conn)
+		t.inflight.release(a.slot)
+	default: // EMFILE: the caller's limit; natively the connection stays in the queue
+		q.ready = append(q.ready, conn)
+		t.fail(a.call, errno)
+	}
+	return true
+}
+
+// enter records an accepted socket.
+func (q *acceptQueue) enter(cookie uint64, conn accepted) {
+	domain := unix.AF_INET
+	if s, ok := q.t.d.deps.Table.Get(q.cookie); ok {
+		domain = s.Domain
+	}
+	q.t.d.deps.Table.Add(socktab.Socket{
+		Cookie: cookie, App: q.t.app.ID, Domain: domain, Proto: ax.TCP, State: socktab.Accepted,
+		Local: conn.peer.Local, Peer: conn.peer.Remote, SendTimeo: socktab.NoTimeo,
+	})
+}
+
+// wait parks a call until a connection comes. The queue owns fd from here on.
+func (q *acceptQueue) wait(fd int, a *acceptCall) {
+	t := q.t
+	if q.fd >= 0 {
+		sys.Close(fd)
+	} else {
+		q.fd = fd
+		if err := t.watch(fd, unix.EPOLLIN, func(uint32) { q.retry() }); err != nil {
+			t.d.deps.Log.Error("watch listening socket", "app", t.app.ID, "error", err)
+			q.fd = -1
+			sys.Close(fd)
+			t.fail(a.call, syscall.ENOMEM)
+			return
+		}
+	}
+	var deadline time.Time
+	nonblock := sys.Flags(q.fd)&unix.O_NONBLOCK != 0
+	if nonblock { // only for a connection whose identity is on its way
+		deadline = now().Add(admissionTimeout)
+	} else if tv, errno := sys.ReceiveTimeout(q.fd); errno == 0 && (tv.Sec != 0 || tv.Usec != 0) {
+		deadline = now().Add(time.Duration(tv.Nano()))
+	}
+	a.parked = t.park(a.call, deadline, func() {
+		t.unpark(a.parked)
+		t.fail(a.call, syscall.EAGAIN)
+	}, func() { q.leave(a) })
+	q.waiting = append(q.waiting, a)
+}
+
+func (q *acceptQueue) leave(a *acceptCall) {
+	for i, w := range q.waiting {
+		if w == a {
+			q.waiting = append(q.waiting[:i], q.waiting[i+1:]...)
+			break
+		}
+	}
+	q.tidy()
+}
+
+// retry runs when a connection came in or an identity became known.
+func (q *acceptQueue) retry() {
+	pending := q.pending
+	q.pending = nil
+	for _, conn := range pending {
+		if now().After(conn.deadline) {
+			q.reject(conn)
+		} else {
+			deadline := conn.deadline
+			if q.admit(&conn) {
+				q.ready = append(q.ready, conn)
+			} else if n := len(q.pending); n > 0 {
+				q.pending[n-1].deadline = deadline
+			}
+		}
+	}
+	for len(q.waiting) > 0 && q.fd >= 0 {
+		a := q.waiting[0]
+		if !q.serve(q.fd, a) {
+			break
+		}
+		q.t.unpark(a.parked)
+	}
+	q.tidy()
+}
+
+// sweep drops what nobody can ask for any more.
+func (q *acceptQueue) sweep() {
+	if _, open := q.t.d.deps.Table.Get(q.cookie); !open {
+		for _, conn := range append(q.ready, q.pending...) {
+			sys.Close(conn.fd)
+		}
+		q.ready, q.pending = nil, nil
+		q.tidy()
+	} else if len(q.pending) > 0 {
+		q.retry()
+	}
+}
+
+// tidy lets the listening socket go when nobody waits for it: the agent's duplicate would keep its port.
+func (q *acceptQueue) tidy() {
+	if len(q.waiting) > 0 {
+		return
+	}
+	if q.fd >= 0 {
+		q.t.unwatch(q.fd)
+		sys.Close(q.fd)
+		q.fd = -1
+	}
+	if len(q.ready) == 0 && len(q.pending) == 0 {
+		delete(q.t.accepts, q.cookie)
+	}
+}
+
+func (q *acceptQueue) close() {
+	for _, conn := range append(q.ready, q.pending...) {
+		sys.Close(conn.fd)
+	}
+	if q.fd >= 0 {
+		sys.Close(q.fd)
+	}
+	q.fd, q.ready, q.pending = -1, nil, nil
+}

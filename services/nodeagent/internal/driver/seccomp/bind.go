@@ -1,0 +1,248 @@
+package seccomp
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/procmem"
+	"appswitch.io/services/nodeagent/internal/socktab"
+	"appswitch.io/services/nodeagent/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	now       = time.Now
+)
+
+// bind gives a socket a virtual local address, and a real one from the port pool behind it.
+func (t *task) bind(c *call) {
+	var buf [procmem.MaxSockaddr]byte
+	fd, s, kind, errno := t.lookup(c)
+	if errno != 0 {
+		t.fail(c, errno)
+		return
+	}
+	if kind == unrelated {
+		t.pass(c) // AF_UNIX and AF_NETLINK: names that we don't decide about
+		return
+	}
+	defer sys.Close(fd)
+	raw, errno := c.task().ReadSockaddr(c.args[1], int32(c.args[2]), &buf)
+	if errno != 0 {
+		t.fail(c, errno)
+		return
+	}
+	if !t.waits(c) {
+		return
+	}
+	local, errno := t.bindAddress(s.Domain, fd, raw)
+	if errno == 0 {
+		errno = t.bindTo(fd, s, local, c.replay)
+	}
+	t.fail(c, errno)
+}
+
+// bindAddress reads the address that the application wants, and refuses one that is not its own (EADDRNOTAVAIL).
+func (t *task) bindAddress(domain, fd int, raw []byte) (netip.AddrPort, syscall.Errno) {
+	sa, errno := procmem.ParseSockaddr(raw)
+	if errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	if domain == unix.AF_INET && sa.Family == unix.AF_UNSPEC && len(raw) >= procmem.SizeInet4 {
+		raw[0] = unix.AF_INET // __inet_bind: AF_UNSPEC with INADDR_ANY is taken for AF_INET
+		if sa, _ = procmem.ParseSockaddr(raw); !sa.Addr.Addr().IsUnspecified() {
+			return netip.AddrPort{}, syscall.EAFNOSUPPORT
+		}
+	}
+	if int(sa.Family) != domain {
+		return netip.AddrPort{}, syscall.EAFNOSUPPORT
+	}
+	if sa.Addr.Addr().Is4In6() && v6only(fd) {
+		return netip.AddrPort{}, syscall.EINVAL
+	}
+	local := unmap(sa.Addr)
+	ip := local.Addr()
+	if !ip.IsUnspecified() && !ip.IsLoopback() && ip != t.app.Addr {
+		return netip.AddrPort{}, syscall.EADDRNOTAVAIL
+	}
+	return local, 0
+}
+
+// bindTo binds a socket that has no address yet. It is also how listen() without bind() finds one.
+func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay bool) syscall.Errno {
+	if s.State != socktab.Fresh || s.Foreign {
+		if replay && s.State == socktab.Bound && (s.Local == local || local.Port() == 0) {
+			return 0 // carried out before the earlier agent died
+		}
+		return syscall.EINVAL
+	}
+	reuse := reuseOptions(fd)
+	only6 := s.Domain == unix.AF_INET6 && v6only(fd)
+	if local.Port() == 0 {
+		return t.bindAny(fd, s, local, reuse, only6)
+	}
+	table := t.d.deps.Table
+	if !table.Bind(t.app.Scope, s.Cookie, local, reuse, only6) {
+		return syscall.EADDRINUSE
+	}
+	host, pooled, errno := t.bindReal(fd, s, local, only6)
+	if errno != 0 {
+		table.Unbind(s.Cookie)
+		return errno
+	}
+	table.Update(s.Cookie, func(s *socktab.Socket) { s.Host, s.Pooled = host, pooled })
+	return 0
+}
+
+// bindAny binds to port 0: the virtual port is the real one, which nobody else can have.
+func (t *task) bindAny(fd int, s socktab.Socket, local netip.AddrPort, reuse socktab.Reuse, only6 bool) syscall.Errno {
+	host, pooled, errno := t.bindReal(fd, s, local, only6)
+	if errno != 0 {
+		return errno
+	}
+	local = netip.AddrPortFrom(local.Addr(), host.Port())
+	t.d.deps.Table.Bind(t.app.Scope, s.Cookie, local, reuse, only6)
+	t.d.deps.Table.Update(s.Cookie, func(s *socktab.Socket) {
+		s.Local, s.State, s.Host, s.Pooled = local, socktab.Bound, host, pooled
+	})
+	return 0
+}
+
+// bindReal binds to the real address that stands for a virtual one. The host's own loopback is taken as it is;
+// everything else gets a port of the pool.
+func (t *task) bindReal(fd int, s socktab.Socket, local netip.AddrPort, only6 bool) (host netip.AddrPort, pooled bool, errno syscall.Errno) {
+	if local.Addr().IsLoopback() && t.app.HostScope {
+		errno = bindSocket(fd, s.Domain, local)
+		return realName(fd, sys.Getsockname), false, errno
+	}
+	ip := t.realAddress(local.Addr(), only6)
+	if shared, ok := t.d.deps.Table.ReusePortHost(s.Cookie); ok {
+		if errno = bindSocket(fd, s.Domain, shared); errno == 0 && t.d.deps.Ports.Share(shared.Port()) {
+			pooled = true
+		}
+		return shared, pooled, errno
+	}
+	if s.Proto == ax.UDP && local.Port() == 0 {
+		errno = bindSocket(fd, s.Domain, netip.AddrPortFrom(ip, 0)) // a client: any port will do
+		return realName(fd, sys.Getsockname), false, errno
+	}
+	return t.bindPooled(fd, s.Domain, ip)
+}
+
+// bindPooled takes ports from the pool until one is free on the host too: the pool overlaps the kernel's ephemeral
+// range.
+func (t *task) bindPooled(fd, domain int, ip netip.Addr) (netip.AddrPort, bool, syscall.Errno) {
+	ports := t.d.deps.Ports
+	var busy []uint16
+	defer func() {
+		for _, p := range busy {
+			ports.Release(p)
+		}
+	}()
+	for {
+		port, ok := ports.Take()
+		if !ok {
+			t.d.deps.Metrics.PortsExhausted.Inc()
+			return netip.AddrPort{}, false, syscall.EADDRINUSE
+		}
+		host := netip.AddrPortFrom(ip, port)
+		switch errno := bindSocket(fd, domain, host); errno {
+		case 0:
+			return host, true, 0
+		case syscall.EADDRINUSE, syscall.EACCES:
+			busy = append(busy, port)
+		default:
+			ports.Release(port)
+			return netip.AddrPort{}, false, errno
+		}
+	}
+}
+
+// realAddress is where a virtual address is bound on the host: loopback stays on loopback, the rest is on the node's
+// address. A socket that takes IPv6 alone can't be on that, and gets IPv6 loopback: it serves its own loopback only.
+func (t *task) realAddress(ip netip.Addr, only6 bool) netip.Addr {
+	switch {
+	case ip.IsLoopback() && ip.Is4():
+		return loopback4
+	case ip.IsLoopback(), only6:
+		return netip.IPv6Loopback()
+	}
+	return t.d.cfg.NodeAddr
+}
+
+func bindSocket(fd, domain int, a netip.AddrPort) syscall.Errno {
+	var buf [procmem.SizeInet6]byte
+	return sys.Bind(fd, procmem.AppendSockaddr(buf[:0], domain, a))
+}
+
+func reuseOptions(fd int) socktab.Reuse {
+	addr, _ := sys.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+	port, _ := sys.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	return socktab.Reuse{Addr: addr != 0, Port: port != 0}
+}
+
+func v6only(fd int) bool {
+	v, errno := sys.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+	return errno == 0 && v != 0
+}
+
+// listen makes a socket listen and its service known.
+func (t *task) listen(c *call) {
+	fd, s, kind, errno := t.lookup(c)
+	if errno != 0 {
+		t.fail(c, errno)
+		return
+	}
+	if kind == unrelated {
+		t.pass(c)
+		return
+	}
+	defer sys.Close(fd)
+	if !t.waits(c) {
+		return
+	}
+	t.fail(c, t.listenOn(fd, s, c.int(1)))
+}
+
+func (t *task) listenOn(fd int, s socktab.Socket, backlog int) syscall.Errno {
+	table := t.d.deps.Table
+	if s.Proto == ax.UDP {
+		return syscall.EOPNOTSUPP
+	}
+	if s.State == socktab.Fresh {
+		if errno := t.bindTo(fd, s, wildcardOf(s.Domain, 0), false); errno != 0 {
+			return errno
+		}
+	}
+	if s.State != socktab.Listening && !table.CanListen(s.Cookie) {
+		return syscall.EADDRINUSE
+	}
+	if errno := sys.Listen(fd, backlog); errno != 0 {
+		return errno
+	}
+	var endpoint ax.Endpoint
+	table.Update(s.Cookie, func(s *socktab.Socket) {
+		s.State, s.Backlog = socktab.Listening, backlog
+		if s.Foreign || s.Local.Addr().IsLoopback() || !s.Host.Addr().Is4() {
+			return // reachable from its own loopback at most
+		}
+		s.Published = true
+		s.Service = netip.AddrPortFrom(t.app.Addr, s.Local.Port())
+		endpoint = Endpoint(t.app, *s)
+	})
+	if endpoint.ID != "" {
+		t.d.deps.Publisher.PutEndpoint(endpoint)
+	}
+	return 0
+}
+
+// Endpoint is what stands for a published socket in the service table.
+func Endpoint(app App, s socktab.Socket) ax.Endpoint {
+	return ax.Endpoint{
+		ID: ax.MakeEndpointID(s.App, s.Proto, s.Service, s.Host.Port()), App: s.App, Node: app.Node, Cluster: app.Cluster,
+		Proto: s.Proto, Service: s.Service, Host: s.Host, Labels: app.Labels, Name: app.DNSName(),
+	}
+}

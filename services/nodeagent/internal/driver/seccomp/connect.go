@@ -1,0 +1,372 @@
+package seccomp
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/flows"
+	"appswitch.io/services/nodeagent/internal/procmem"
+	"appswitch.io/services/nodeagent/internal/socktab"
+	"appswitch.io/services/nodeagent/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// refusalWindow is for how long a non-blocking connect is held back: a refusal that comes in time is retried on
+	// the next endpoint before the application sees anything. After it the application gets EINPROGRESS, and whatever
+	// becomes of that one connection.
+	refusalWindow = 5 * time.Millisecond
+	maxAttempts   = 16 // endpoints tried within one connect
+	unusedPort    = 1  // no service uses it over UDP
+)
+
+// connect is a connect(2) under way.
+type connect struct {
+	*call
+	t        *task
+	fd       int // duplicate of the socket
+	s        socktab.Socket
+	dest     netip.AddrPort // as the application gave it, unmapped
+	target   target
+	tried    []ax.EndpointID
+	blocking bool
+	deadline time.Time // the application's SO_SNDTIMEO, or the end of the refusal window
+	parked   *parked
+	watched  bool
+}
+
+// connect decides where a connect goes and carries it out.
+func (t *task) connect(c *call) {
+	var buf [procmem.MaxSockaddr]byte
+	fd, s, kind, errno := t.lookup(c)
+	if errno != 0 {
+		t.fail(c, errno)
+		return
+	}
+	if kind == unrelated {
+		t.pass(c)
+		return
+	}
+	raw, errno := c.task().ReadSockaddr(c.args[1], int32(c.args[2]), &buf)
+	if errno == 0 && !t.waits(c) {
+		sys.Close(fd)
+		return
+	}
+	var sa procmem.Sockaddr
+	if errno == 0 {
+		sa, errno = procmem.ParseSockaddr(raw)
+	}
+	if errno == 0 && sa.Family == unix.AF_UNSPEC {
+		t.disconnect(c, fd, s)
+		return
+	}
+	if errno == 0 {
+		errno = checkFamily(s.Domain, fd, sa)
+	}
+	if errno != 0 {
+		sys.Close(fd)
+		t.fail(c, errno)
+		return
+	}
+	op := &connect{call: c, t: t, fd: fd, s: s, dest: localhost(unmap(sa.Addr))}
+	op.start()
+}
+
+// checkFamily gives the errno of tcp_v4_connect and tcp_v6_connect for an address of another family.
+func checkFamily(domain, fd int, sa procmem.Sockaddr) syscall.Errno {
+	if int(sa.Family) != domain {
+		if domain == unix.AF_INET6 && sa.Family == unix.AF_INET {
+			return syscall.EINVAL // shorter than sockaddr_in6
+		}
+		return syscall.EAFNOSUPPORT
+	}
+	if sa.Addr.Addr().Is4In6() && v6only(fd) {
+		return syscall.ENETUNREACH
+	}
+	return 0
+}
+
+// localhost makes the wildcard address what it means in a connect: this host.
+func localhost(a netip.AddrPort) netip.AddrPort {
+	switch {
+	case !a.Addr().IsUnspecified():
+		return a
+	case a.Addr().Is4():
+		return netip.AddrPortFrom(loopback4, a.Port())
+	}
+	return netip.AddrPortFrom(netip.IPv6Loopback(), a.Port())
+}
+
+// disconnect dissolves an association: connect(2) with AF_UNSPEC.
+func (t *task) disconnect(c *call, fd int, s socktab.Socket) {
+	defer sys.Close(fd)
+	errno := sys.Connect(fd, make([]byte, procmem.SizeInet4))
+	if errno == 0 {
+		t.d.deps.Table.Update(s.Cookie, (*socktab.Socket).Disconnect)
+	}
+	t.fail(c, errno)
+}
+
+// start decides on a new connect, and goes on with one that is under way already.
+func (op *connect) start() {
+	op.blocking = sys.Flags(op.fd)&unix.O_NONBLOCK == 0
+	if op.blocking {
+		if tv, errno := sys.SendTimeout(op.fd); errno == 0 && (tv.Sec != 0 || tv.Usec != 0) {
+			op.deadline = now().Add(time.Duration(tv.Nano()))
+		}
+	} else {
+		op.deadline = now().Add(refusalWindow)
+	}
+	switch op.s.State {
+	case socktab.Listening, socktab.Accepted:
+		op.finish(syscall.EISCONN)
+		return
+	case socktab.Connecting, socktab.Connected:
+		if op.s.Proto == ax.TCP { // the kernel knows what has become of it
+			op.target = target{addr: op.s.HostPeer, managed: op.s.HostPeer.IsValid(), verdict: ax.Allow}
+			if !op.target.addr.IsValid() {
+				op.target = target{addr: op.s.Peer, verdict: ax.Passthrough}
+			}
+			op.attempt()
+			return
+		}
+	}
+	op.decide()
+}
+
+// decide picks a target and tries it.
+func (op *connect) decide() {
+	var ok bool
+	if op.target, ok = op.t.resolve(op.s, op.dest, op.tried); !ok {
+		op.waitForSnapshot()
+		return
+	}
+	if op.s.Proto == ax.UDP {
+		op.finish(op.associate())
+		return
+	}
+	if op.target.errno != 0 {
+		op.finish(op.target.errno)
+		return
+	}
+	op.attempt()
+}
+
+// attempt starts a connect to the target without waiting, and finishes, parks or tries the next endpoint.
+func (op *connect) attempt() {
+	t := op.t
+	for range maxAttempts {
+		if op.target.managed {
+			t.d.deps.Table.Intend(op.target.addr)
+		}
+		errno := op.begin()
+		if errno == 0 || errno == syscall.EINPROGRESS {
+			op.record()
+		}
+		if op.target.managed {
+			t.d.deps.Table.Settle(op.target.addr)
+		}
+		if errno == syscall.EALREADY && !op.blocking && !op.replay && op.parked == nil {
+			op.finish(errno) // the application asks again while its first connect is under way
+			return
+		}
+		if errno == syscall.EINPROGRESS || errno == syscall.EALREADY {
+			if sys.Ready(op.fd, unix.POLLOUT) == 0 {
+				op.wait()
+				return
+			}
+			errno = op.begin()
+		}
+		if errno == syscall.EISCONN && (op.replay || op.parked != nil) {
+			errno = 0
+		}
+		if !op.next(errno) {
+			op.finish(errno)
+			return
+		}
+		if op.target.errno != 0 {
+			op.finish(op.target.errno)
+			return
+		}
+	}
+	op.finish(syscall.ECONNREFUSED)
+}
+
+// begin calls connect(2) so that it returns at once whatever the socket's flags are. O_NONBLOCK belongs to the
+// application and is shared with it; a send timeout of "never" has the same effect on connect alone, and the
+// application's own is put back before anything can wait for it. The journal remembers it in case we die in between.
+func (op *connect) begin() syscall.Errno {
+	var buf [procmem.SizeInet6]byte
+	sa := procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)
+	if !op.blocking {
+		return sys.Connect(op.fd, sa)
+	}
+	saved, errno := sys.SendTimeout(op.fd)
+	if errno != 0 {
+		return errno
+	}
+	table := op.t.d.deps.Table
+	table.Update(op.s.Cookie, func(s *socktab.Socket) { s.SendTimeo = time.Duration(saved.Nano()) })
+	sys.SetSendTimeout(op.fd, unix.Timeval{Sec: -1})
+	errno = sys.Connect(op.fd, sa)
+	sys.SetSendTimeout(op.fd, saved)
+	table.Update(op.s.Cookie, func(s *socktab.Socket) { s.SendTimeo = socktab.NoTimeo })
+	return errno
+}
+
+// associate connects a UDP socket, which only sets its peer. What is refused is associated with a port where nobody
+// listens: as natively, connect(2) succeeds and sending gets ECONNREFUSED.
+func (op *connect) associate() syscall.Errno {
+	var buf [procmem.SizeInet6]byte
+	if op.target.errno != 0 {
+		op.target.addr = netip.AddrPortFrom(loopback4, unusedPort)
+	}
+	if errno := sys.Connect(op.fd, procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)); errno != 0 {
+		return errno
+	}
+	op.record()
+	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) { s.HostPeer = op.target.addr })
+	return 0
+}
+
+// record enters the addresses of a connect that has started: the real ones identify the client to the server's agent.
+func (op *connect) record() {
+	host := realName(op.fd, sys.Getsockname)
+	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) {
+		s.Host, s.Peer, s.State = host, op.dest, socktab.Connecting
+		s.HostPeer = netip.AddrPort{}
+		if op.target.managed {
+			s.HostPeer = op.target.addr
+		}
+		s.Local = op.t.clientAddress(s, op.dest, host)
+		op.s = *s
+	})
+}
+
+// clientAddress is the virtual local address of a connecting socket: the application's, or loopback towards loopback.
+func (t *task) clientAddress(s *socktab.Socket, dest, host netip.AddrPort) netip.AddrPort {
+	if s.Foreign {
+		return host
+	}
+	port := host.Port()
+	if s.Bound.IsValid() {
+		port = s.Bound.Port()
+		if !s.Bound.Addr().IsUnspecified() {
+			return s.Bound
+		}
+	}
+	if dest.Addr().IsLoopback() {
+		return netip.AddrPortFrom(dest.Addr(), port)
+	}
+	if !dest.Addr().Is4() {
+		return host // the application has no IPv6 address of its own
+	}
+	return netip.AddrPortFrom(t.app.Addr, port)
+}
+
+// next reports whether errno is a refusal after which another endpoint is tried; it then sets the target.
+func (op *connect) next(errno syscall.Errno) bool {
+	switch errno {
+	case syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ETIMEDOUT, syscall.EHOSTDOWN:
+	default:
+		return false
+	}
+	if op.target.endpoint == nil {
+		return false
+	}
+	op.tried = append(op.tried, op.target.endpoint.ID)
+	again, ok := op.t.resolve(op.s, op.dest, op.tried)
+	if !ok || again.endpoint == nil {
+		return false
+	}
+	op.target = again
+	return true
+}
+
+// wait parks the connect until the kernel knows how it ended.
+func (op *connect) wait() {
+	if !op.watched {
+		if err := op.t.watch(op.fd, unix.EPOLLOUT, func(uint32) { op.ready() }); err != nil {
+			op.finish(syscall.ENOMEM)
+			return
+		}
+		op.watched = true
+	}
+	if op.parked == nil {
+		op.parked = op.t.park(op.call, op.deadline, op.timedOut, op.release)
+	}
+}
+
+func (op *connect) ready() { op.attempt() }
+
+// timedOut is the end of SO_SNDTIMEO or of the refusal window: natively EINPROGRESS in both cases.
+func (op *connect) timedOut() { op.finish(syscall.EINPROGRESS) }
+
+// waitForSnapshot parks a connect that comes before the first routes did.
+func (op *connect) waitForSnapshot() {
+	t := op.t
+	t.snapshots = append(t.snapshots, op)
+	if op.parked == nil {
+		op.parked = t.park(op.call, now().Add(t.d.cfg.AgentTimeout), func() { op.finish(syscall.ENETDOWN) }, op.release)
+	}
+}
+
+// retrySnapshotWaiters goes on with the connects that waited for the first snapshot.
+func (t *task) retrySnapshotWaiters() {
+	waiters := t.snapshots
+	t.snapshots = nil
+	for _, op := range waiters {
+		if op.parked.over {
+			continue
+		}
+		if !op.blocking {
+			op.deadline = now().Add(refusalWindow)
+		}
+		op.t.repark(op.parked, op.deadline, op.timedOut)
+		op.decide()
+	}
+}
+
+// finish answers the connect.
+func (op *connect) finish(errno syscall.Errno) {
+	t := op.t
+	switch errno {
+	case 0:
+		t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) { s.State = socktab.Connected })
+	case syscall.EINPROGRESS, syscall.EALREADY, syscall.EISCONN:
+	default:
+		t.d.deps.Table.Update(op.s.Cookie, (*socktab.Socket).Disconnect)
+	}
+	op.log(errno)
+	if op.parked != nil {
+		t.unpark(op.parked) // releases
+	} else {
+		op.release()
+	}
+	t.fail(op.call, errno)
+}
+
+func (op *connect) release() {
+	if op.watched {
+		op.t.unwatch(op.fd)
+		op.watched = false
+	}
+	if op.fd >= 0 {
+		sys.Close(op.fd)
+		op.fd = -1
+	}
+}
+
+// log tells of connects that are decided by policy; lookups and what resolvers do to sort addresses (a UDP connect to
+// each) are not.
+func (op *connect) log(errno syscall.Errno) {
+	if op.target.reason == ax.ReasonDNS || op.s.Proto == ax.UDP {
+		return
+	}
+	op.t.d.deps.Flows.Add(flows.Flow{
+		Time: now(), App: op.t.app.ID, Proto: op.s.Proto, Dest: op.dest, Verdict: op.target.verdict, Reason: op.target.reason,
+		Host: op.target.addr, Errno: errno, Retries: len(op.tried),
+	})
+}

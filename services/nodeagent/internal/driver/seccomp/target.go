@@ -1,0 +1,75 @@
+package seccomp
+
+import (
+	"net/netip"
+	"slices"
+	"syscall"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/socktab"
+	"golang.org/x/sys/unix"
+)
+
+const dnsPort = 53
+
+// target is where a flow really goes.
+type target struct {
+	addr     netip.AddrPort // real
+	managed  bool           // an application under AppSwitch listens there: its agent will ask who connects
+	endpoint *ax.Endpoint   // if it was chosen from the service table
+	verdict  ax.Verdict
+	reason   ax.Reason
+	errno    syscall.Errno // refused: what the application gets
+}
+
+func refused(reason ax.Reason) target {
+	return target{verdict: ax.Deny, reason: reason, errno: syscall.ECONNREFUSED}
+}
+
+// resolve decides a flow. It reports false if that has to wait for the first routing snapshot.
+//
+// The order is: loopback is the application's own, or the host's for one that lives in the host's network namespace;
+// name lookups go to the resolver; everything else is for the service table to say.
+func (t *task) resolve(s socktab.Socket, dest netip.AddrPort, tried []ax.EndpointID) (target, bool) {
+	if dest.Addr().IsLoopback() {
+		if host, ok := t.d.deps.Table.Loopback(t.app.Scope, s.Proto, dest, s.Domain); ok {
+			return target{addr: host, managed: s.Proto == ax.TCP, verdict: ax.Allow, reason: ax.ReasonLoopback}, true
+		}
+	}
+	if t.isLookup(dest) {
+		resolver := t.d.deps.Resolver()
+		if !resolver.IsValid() {
+			return refused(ax.ReasonNoEndpoint), true
+		}
+		return target{addr: resolver, verdict: ax.Passthrough, reason: ax.ReasonDNS}, true
+	}
+	if dest.Addr().IsLoopback() {
+		if t.app.HostScope {
+			return target{addr: dest, verdict: ax.Passthrough, reason: ax.ReasonLoopback}, true
+		}
+		return refused(ax.ReasonLoopback), true
+	}
+	snapshot := t.d.deps.Routes.Snapshot()
+	if snapshot == nil {
+		return target{verdict: ax.Deny, reason: ax.ReasonNoSnapshot}, false
+	}
+	d := t.d.deps.Decider.Decide(snapshot, ax.Flow{App: t.app.ID, Labels: t.app.Labels, Proto: s.Proto, Dest: dest}, tried)
+	out := target{verdict: d.Verdict, reason: d.Reason}
+	switch d.Verdict {
+	case ax.Allow:
+		out.addr, out.endpoint, out.managed = d.Endpoint.Host, d.Endpoint, s.Proto == ax.TCP
+	case ax.Passthrough:
+		out.addr = dest
+		if s.Domain == unix.AF_INET && !dest.Addr().Is4() {
+			out.errno = syscall.EAFNOSUPPORT
+		}
+	default:
+		out.errno = syscall.ECONNREFUSED
+	}
+	return out, true
+}
+
+// isLookup reports whether dest is a nameserver as the application knows it.
+func (t *task) isLookup(dest netip.AddrPort) bool {
+	return t.app.DNS && dest.Port() == dnsPort && (dest.Addr().IsLoopback() || slices.Contains(t.app.Nameservers, dest.Addr()))
+}

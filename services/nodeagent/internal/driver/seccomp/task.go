@@ -1,0 +1,343 @@
+package seccomp
+
+import (
+	"container/heap"
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"appswitch.io/services/nodeagent/internal/procfs"
+	"appswitch.io/services/nodeagent/internal/procmem"
+	"appswitch.io/services/nodeagent/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxThreads = 1024 // cached handles on threads of one application
+	// sweepInterval is how often parked calls are asked whether they still wait: the kernel doesn't tell when a signal
+	// has ended one.
+	sweepInterval = 500 * time.Millisecond
+)
+
+// task serves one application. Only run's thread touches its fields, but for what mu guards.
+type task struct {
+	d        *Driver
+	app      App
+	listener int
+	inflight *inflight
+	gone     func()
+	stop     bool
+
+	epoll   int
+	wake    int // eventfd
+	handle  map[int32]func(events uint32)
+	threads map[uint32]procfs.Task
+	events  [64]unix.EpollEvent
+
+	parked    map[uint64]*parked // by notification id
+	byThread  map[uint32]*parked
+	deadlines deadlines
+	swept     time.Time
+
+	accepts   map[uint64]*acceptQueue // by the listening socket's cookie
+	snapshots []*connect              // connects that wait for the first snapshot
+
+	lookups lookups // name lookups on unconnected sockets
+	buf     []byte  // payload of one datagram
+
+	// mu guards posted.
+	mu     sync.Mutex
+	posted []func()
+}
+
+// call is the one copy of an intercepted system call.
+type call struct {
+	id     uint64
+	slot   int32
+	tid    uint32
+	nr     int32
+	args   [6]uint64
+	replay bool // an earlier agent has received it and may have carried it out in part
+}
+
+func (c *call) task() procmem.Task { return procmem.Task(c.tid) }
+func (c *call) int(i int) int      { return int(int32(c.args[i])) }
+
+func newTask(d *Driver, app App, listener, journal int, gone func()) (*task, error) {
+	t := &task{
+		d: d, app: app, listener: listener, gone: gone, epoll: -1, wake: -1,
+		handle: map[int32]func(uint32){}, threads: map[uint32]procfs.Task{},
+		parked: map[uint64]*parked{}, byThread: map[uint32]*parked{}, accepts: map[uint64]*acceptQueue{},
+	}
+	var err error
+	t.inflight, err = openInflight(journal)
+	sys.Close(journal)
+	if err == nil {
+		t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	}
+	if err == nil {
+		t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	}
+	if err == nil {
+		err = t.watch(t.wake, unix.EPOLLIN, func(uint32) { t.drainWake() })
+	}
+	if err == nil {
+		err = t.watch(listener, unix.EPOLLIN, nil)
+	}
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	sys.SyncWakeUp(listener)
+	return t, nil
+}
+
+func (t *task) close() {
+	for _, fd := range []int{t.epoll, t.wake, t.listener} {
+		if fd >= 0 {
+			sys.Close(fd)
+		}
+	}
+	if t.inflight != nil {
+		t.inflight.close()
+	}
+}
+
+// watch calls handle with the events of fd, level-triggered, until unwatch.
+func (t *task) watch(fd int, events uint32, handle func(events uint32)) error {
+	if err := unix.EpollCtl(t.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
+		return fmt.Errorf("watch descriptor %d: %w", fd, err)
+	}
+	if handle != nil {
+		t.handle[int32(fd)] = handle
+	}
+	return nil
+}
+
+// unwatch must come before fd is closed: a registration outlives the descriptor while a copy of it is open.
+func (t *task) unwatch(fd int) {
+	_ = unix.EpollCtl(t.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	delete(t.handle, int32(fd))
+}
+
+// post runs f on the task's thread, soon.
+func (t *task) post(f func()) {
+	t.mu.Lock()
+	t.posted = append(t.posted, f)
+	t.mu.Unlock()
+	one := [8]byte{}
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(t.wake, one[:])
+}
+
+func (t *task) drainWake() {
+	var b [8]byte
+	_, _ = unix.Read(t.wake, b[:])
+	t.mu.Lock()
+	posted := t.posted
+	t.posted = nil
+	t.mu.Unlock()
+	for _, f := range posted {
+		f()
+	}
+}
+
+// run serves until the application has exited or the task is told to stop.
+func (t *task) run() {
+	runtime.LockOSThread() // and never unlocked: the thread's signal mask must not leak into others
+	if err := sys.BlockSignals(); err != nil {
+		t.d.deps.Log.Error("block signals", "app", t.app.ID, "error", err)
+	}
+	for _, slot := range t.inflight.orphans() {
+		t.replay(slot)
+	}
+	exited := false
+	for !t.stop && !exited {
+		n, err := unix.EpollWait(t.epoll, t.events[:], t.timeout())
+		if err != nil && err != syscall.EINTR {
+			t.d.deps.Log.Error("wait for calls", "app", t.app.ID, "error", err)
+			break
+		}
+		for _, ev := range t.events[:max(n, 0)] {
+			if ev.Fd == int32(t.listener) {
+				exited = t.listenerReady(ev.Events) || exited
+			} else if h := t.handle[ev.Fd]; h != nil {
+				h(ev.Events)
+			}
+		}
+		t.expire()
+	}
+	t.finish()
+	if exited {
+		t.gone()
+	}
+}
+
+// listenerReady takes one call; it reports whether the application's last process is gone.
+func (t *task) listenerReady(events uint32) (exited bool) {
+	if events&unix.EPOLLIN == 0 {
+		return events&(unix.EPOLLHUP|unix.EPOLLERR) != 0
+	}
+	slot, n := t.inflight.take()
+	switch e := sys.Receive(t.listener, unsafe.Pointer(n)); e {
+	case 0:
+		t.begin(slot, n, false)
+	case syscall.EINVAL: // a hostile launcher wrote into the free slot
+		*n = sys.Notify{}
+		t.inflight.release(slot)
+	default: // ENOENT: cancelled meanwhile; EINTR
+		t.inflight.release(slot)
+	}
+	return false
+}
+
+// begin serves a call that was received into n.
+func (t *task) begin(slot int32, n *sys.Notify, replay bool) {
+	c := &call{id: n.ID, slot: slot, tid: n.TID, nr: n.NR, args: n.Args, replay: replay}
+	if old := t.byThread[c.tid]; old != nil {
+		t.cancel(old) // a thread is in one call at a time: a signal has ended the older one
+	}
+	if c.tid == 0 {
+		t.fail(c, syscall.ENETDOWN) // in a process-id namespace that the agent can't see
+		return
+	}
+	start := time.Now()
+	t.dispatch(c)
+	t.d.deps.Metrics.observe(c.nr, time.Since(start))
+}
+
+// replay carries out again what an earlier agent has received and not answered, if the caller still waits.
+func (t *task) replay(slot int32) {
+	n := t.inflight.notify(slot)
+	if !sys.Valid(t.listener, n.ID) {
+		t.inflight.release(slot)
+		return
+	}
+	t.begin(slot, n, true)
+}
+
+// answer ends a call with a value.
+func (t *task) answer(c *call, val int64) {
+	sys.Reply(t.listener, c.id, val, 0)
+	t.inflight.release(c.slot)
+}
+
+// fail ends a call with an errno; 0 is success.
+func (t *task) fail(c *call, errno syscall.Errno) {
+	sys.Reply(t.listener, c.id, 0, errno)
+	t.inflight.release(c.slot)
+}
+
+// pass lets the kernel carry out a call that is none of ours. Never for one whose arguments carry policy.
+func (t *task) pass(c *call) {
+	sys.Continue(t.listener, c.id)
+	t.inflight.release(c.slot)
+}
+
+// waits reports whether the caller still waits; if not, the call is over.
+func (t *task) waits(c *call) bool {
+	if sys.Valid(t.listener, c.id) {
+		return true
+	}
+	t.inflight.release(c.slot)
+	return false
+}
+
+// thread returns a handle on a thread of the application, kept until the thread exits.
+func (t *task) thread(tid uint32) (procfs.Task, syscall.Errno) {
+	if th, ok := t.threads[tid]; ok {
+		return th, 0
+	}
+	th, err := procfs.Open(int(tid))
+	if err != nil {
+		return procfs.Task{}, syscall.ESRCH
+	}
+	if th.UID != t.app.UID && t.app.UID != 0 {
+		// Only a forged journal names a thread of somebody else.
+		th.Close()
+		return procfs.Task{}, syscall.EPERM
+	}
+	if len(t.threads) >= maxThreads {
+		for other := range t.threads {
+			t.dropThread(other)
+			break
+		}
+	}
+	t.threads[tid] = th
+	if err := t.watch(th.PIDFD, unix.EPOLLIN, func(uint32) { t.threadExited(tid) }); err != nil {
+		t.d.deps.Log.Debug("thread is not watched", "tid", tid, "error", err)
+	}
+	return th, 0
+}
+
+func (t *task) threadExited(tid uint32) {
+	t.dropThread(tid)
+	if p := t.byThread[tid]; p != nil {
+		t.cancel(p)
+	}
+}
+
+func (t *task) dropThread(tid uint32) {
+	if th, ok := t.threads[tid]; ok {
+		t.unwatch(th.PIDFD)
+		th.Close()
+		delete(t.threads, tid)
+	}
+}
+
+// finish lets go of everything. What is parked stays in the journal: the next agent takes it up again.
+func (t *task) finish() {
+	for _, p := range t.parked {
+		p.abandon()
+	}
+	for _, q := range t.accepts {
+		q.close()
+	}
+	for tid := range t.threads {
+		t.dropThread(tid)
+	}
+	t.close()
+}
+
+// timeout returns how long the thread may sleep, in milliseconds.
+func (t *task) timeout() int {
+	if len(t.parked) == 0 && len(t.accepts) == 0 {
+		return -1
+	}
+	wait := sweepInterval
+	if len(t.deadlines) > 0 {
+		wait = min(wait, time.Until(t.deadlines[0].deadline))
+	}
+	return int(max(wait+time.Millisecond-1, 0) / time.Millisecond)
+}
+
+// expire runs out the time of parked calls, and drops those that no longer wait.
+func (t *task) expire() {
+	if len(t.parked) == 0 && len(t.accepts) == 0 {
+		return
+	}
+	now := time.Now()
+	for len(t.deadlines) > 0 && !t.deadlines[0].deadline.After(now) {
+		p := heap.Pop(&t.deadlines).(*parked)
+		if !p.over {
+			p.deadline = time.Time{}
+			p.expired()
+		}
+	}
+	if now.Sub(t.swept) < sweepInterval {
+		return
+	}
+	t.swept = now
+	for id, p := range t.parked {
+		if !sys.Valid(t.listener, id) {
+			t.cancel(p)
+		}
+	}
+	for _, q := range t.accepts {
+		q.sweep()
+	}
+}

@@ -1,0 +1,99 @@
+package sys
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ioctl numbers of a seccomp listener; see seccomp_unotify(2) and include/uapi/linux/seccomp.h.
+const (
+	ioctlRecv     = 0xc0502100
+	ioctlSend     = 0xc0182101
+	ioctlIDValid  = 0x40082102
+	ioctlAddfd    = 0x40182103
+	ioctlSetFlags = 0x40082104
+
+	flagContinue   = 1 // SECCOMP_USER_NOTIF_FLAG_CONTINUE
+	addfdSend      = 2 // SECCOMP_ADDFD_FLAG_SEND
+	fdSyncWakeUp   = 1 // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, Linux 6.6
+	notifSize      = 80
+	NotifySlotSize = notifSize // bytes that Receive needs
+)
+
+// Notify is one intercepted system call: struct seccomp_notif.
+type Notify struct {
+	ID    uint64
+	TID   uint32 // thread id in the agent's process-id namespace; 0 if it is not visible there
+	Flags uint32
+	NR    int32
+	Arch  uint32
+	IP    uint64
+	Args  [6]uint64
+}
+
+type resp struct {
+	id    uint64
+	val   int64
+	error int32
+	flags uint32
+}
+
+type addfd struct {
+	id                            uint64
+	flags, srcfd, newfd, newfdFlg uint32
+}
+
+// Receive takes the next notification straight into slot, which must be zeroed and NotifySlotSize bytes long. Call it
+// after POLLIN only: it still waits, until the next call, if this one was cancelled meanwhile.
+func Receive(listener int, slot unsafe.Pointer) syscall.Errno {
+	_, _, e := syscall.Syscall(unix.SYS_IOCTL, uintptr(listener), ioctlRecv, uintptr(slot))
+	return e
+}
+
+// Reply answers a call with a value, or with an error if errno is not 0. ENOENT: the call was cancelled.
+func Reply(listener int, id uint64, val int64, errno syscall.Errno) syscall.Errno {
+	return ioctl(listener, ioctlSend, unsafe.Pointer(&resp{id: id, val: val, error: -int32(errno)}))
+}
+
+// Continue lets the kernel carry out the call as it was made.
+func Continue(listener int, id uint64) syscall.Errno {
+	return ioctl(listener, ioctlSend, unsafe.Pointer(&resp{id: id, flags: flagContinue}))
+}
+
+// Valid reports whether the caller still waits in the call.
+func Valid(listener int, id uint64) bool {
+	return ioctl(listener, ioctlIDValid, unsafe.Pointer(&id)) == 0
+}
+
+// InjectReply installs a copy of fd into the caller at its lowest free descriptor and answers the call with that
+// number, in one step. The calling thread must have all signals blocked: a signal in between loses the descriptor.
+// EMFILE: the caller's RLIMIT_NOFILE is reached, the call still waits. ENOENT: the call was cancelled.
+func InjectReply(listener int, id uint64, fd int, cloexec bool) syscall.Errno {
+	a := addfd{id: id, flags: addfdSend, srcfd: uint32(fd)}
+	if cloexec {
+		a.newfdFlg = unix.O_CLOEXEC
+	}
+	return ioctl(listener, ioctlAddfd, unsafe.Pointer(&a))
+}
+
+// SyncWakeUp asks the kernel to switch directly between caller and agent; kernels before 6.6 can't, which is no error.
+func SyncWakeUp(listener int) {
+	_, _, _ = syscall.Syscall(unix.SYS_IOCTL, uintptr(listener), ioctlSetFlags, fdSyncWakeUp)
+}
+
+func ioctl(fd int, req uintptr, p unsafe.Pointer) syscall.Errno {
+	_, _, e := syscall.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(p))
+	return e
+}
+
+// BlockSignals blocks every signal for the calling thread, which the caller has locked and will never unlock: the
+// runtime's preemption signal would otherwise interrupt InjectReply.
+func BlockSignals() error {
+	var all unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^uint64(0)
+	}
+	return unix.PthreadSigmask(unix.SIG_SETMASK, &all, nil)
+}

@@ -1,0 +1,171 @@
+// Package sys holds the system calls of the interception path, without allocation and without waiting in any normal
+// case: sockets are polled first, sends and receives carry MSG_DONTWAIT.
+//
+// Invariant: none is a raw call, which would keep its scheduler slot (P) while it runs: an application can make the
+// kernel sleep in almost any of them (a userfaultfd under its buffer, a locked socket). Start reading at [Notify].
+package sys
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Close closes a descriptor of the agent.
+func Close(fd int) { _, _, _ = syscall.Syscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// Socket makes a socket; see socket(2).
+func Socket(domain, typ, proto int) (int, syscall.Errno) {
+	fd, _, e := syscall.Syscall(unix.SYS_SOCKET, uintptr(domain), uintptr(typ), uintptr(proto))
+	return int(fd), e
+}
+
+// PidfdGetfd duplicates descriptor fd of the task that pidfd stands for; see pidfd_getfd(2).
+func PidfdGetfd(pidfd, fd int) (int, syscall.Errno) {
+	r, _, e := syscall.Syscall(unix.SYS_PIDFD_GETFD, uintptr(pidfd), uintptr(fd), 0)
+	return int(r), e
+}
+
+// Connect starts or continues a connect; the caller sees to it that it can't block.
+func Connect(fd int, sa []byte) syscall.Errno {
+	_, _, e := syscall.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa)))
+	return e
+}
+
+// Bind binds a socket; see bind(2).
+func Bind(fd int, sa []byte) syscall.Errno {
+	_, _, e := syscall.Syscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(len(sa)))
+	return e
+}
+
+// Listen makes a socket listen; see listen(2).
+func Listen(fd, backlog int) syscall.Errno {
+	_, _, e := syscall.Syscall(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog), 0)
+	return e
+}
+
+// Accept4 takes a connection that the caller knows to be waiting. It returns the peer's address as it fills sa.
+func Accept4(fd int, sa []byte, flags int) (conn, saLen int, _ syscall.Errno) {
+	n := uint32(len(sa))
+	r, _, e := syscall.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))),
+		uintptr(unsafe.Pointer(&n)), uintptr(flags), 0, 0)
+	return int(r), int(n), e
+}
+
+// Getsockname reads a socket's real local address into sa.
+func Getsockname(fd int, sa []byte) (int, syscall.Errno) { return name(unix.SYS_GETSOCKNAME, fd, sa) }
+
+// Getpeername reads a socket's real peer address into sa.
+func Getpeername(fd int, sa []byte) (int, syscall.Errno) { return name(unix.SYS_GETPEERNAME, fd, sa) }
+
+func name(nr uintptr, fd int, sa []byte) (int, syscall.Errno) {
+	n := uint32(len(sa))
+	_, _, e := syscall.Syscall(nr, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))), uintptr(unsafe.Pointer(&n)))
+	return int(n), e
+}
+
+// GetsockoptInt reads an integer option.
+func GetsockoptInt(fd, level, opt int) (int, syscall.Errno) {
+	var v int32
+	n := uint32(4)
+	_, _, e := syscall.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt),
+		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
+	return int(v), e
+}
+
+// SetsockoptInt sets an integer option.
+func SetsockoptInt(fd, level, opt, v int) syscall.Errno {
+	val := int32(v)
+	_, _, e := syscall.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt), uintptr(unsafe.Pointer(&val)), 4, 0)
+	return e
+}
+
+// Cookie reads a socket's cookie: its identity in the kernel, never reused while the machine is up (SO_COOKIE).
+// It fails with ENOTSOCK for any other file.
+func Cookie(fd int) (uint64, syscall.Errno) {
+	var v uint64
+	n := uint32(8)
+	_, _, e := syscall.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_COOKIE,
+		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
+	return v, e
+}
+
+// Flags reads the file status flags (fcntl F_GETFL).
+func Flags(fd int) int {
+	r, _, e := syscall.Syscall(unix.SYS_FCNTL, uintptr(fd), unix.F_GETFL, 0)
+	if e != 0 {
+		return 0
+	}
+	return int(r)
+}
+
+// Ready polls one descriptor without waiting and returns its events.
+func Ready(fd int, events int16) int16 {
+	p := unix.PollFd{Fd: int32(fd), Events: events}
+	var zero unix.Timespec
+	n, _, e := syscall.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&zero)), 0, 0, 0)
+	if e != 0 || n == 0 {
+		return 0
+	}
+	return p.Revents
+}
+
+// SendTimeout reads SO_SNDTIMEO.
+func SendTimeout(fd int) (unix.Timeval, syscall.Errno) { return timeout(fd, unix.SO_SNDTIMEO) }
+
+// ReceiveTimeout reads SO_RCVTIMEO.
+func ReceiveTimeout(fd int) (unix.Timeval, syscall.Errno) { return timeout(fd, unix.SO_RCVTIMEO) }
+
+func timeout(fd, opt int) (unix.Timeval, syscall.Errno) {
+	var tv unix.Timeval
+	n := uint32(unsafe.Sizeof(tv))
+	_, _, e := syscall.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, uintptr(opt),
+		uintptr(unsafe.Pointer(&tv)), uintptr(unsafe.Pointer(&n)), 0)
+	return tv, e
+}
+
+// SetSendTimeout sets SO_SNDTIMEO. A negative time means "never wait" (sock_set_timeout in net/core/sock.c).
+func SetSendTimeout(fd int, tv unix.Timeval) syscall.Errno {
+	_, _, e := syscall.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_SNDTIMEO,
+		uintptr(unsafe.Pointer(&tv)), unsafe.Sizeof(tv), 0)
+	return e
+}
+
+// Sendmsg sends without waiting (MSG_DONTWAIT is added) and without raising SIGPIPE.
+func Sendmsg(fd int, m *unix.Msghdr, flags int) (int, syscall.Errno) {
+	r, _, e := syscall.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(m)), uintptr(flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
+	return int(r), e
+}
+
+// Recvmsg receives without waiting (MSG_DONTWAIT is added).
+func Recvmsg(fd int, m *unix.Msghdr, flags int) (int, syscall.Errno) {
+	r, _, e := syscall.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(m)), uintptr(flags|unix.MSG_DONTWAIT))
+	return int(r), e
+}
+
+// ReadMemory copies from the memory of task tid; short reads count as EFAULT.
+func ReadMemory(tid int, addr uint64, into []byte) syscall.Errno {
+	return vm(unix.SYS_PROCESS_VM_READV, tid, addr, into)
+}
+
+// WriteMemory copies into the memory of task tid; short writes count as EFAULT.
+func WriteMemory(tid int, addr uint64, from []byte) syscall.Errno {
+	return vm(unix.SYS_PROCESS_VM_WRITEV, tid, addr, from)
+}
+
+func vm(nr uintptr, tid int, addr uint64, buf []byte) syscall.Errno {
+	if len(buf) == 0 {
+		return 0
+	}
+	local := unix.Iovec{Base: unsafe.SliceData(buf), Len: uint64(len(buf))}
+	remote := unix.RemoteIovec{Base: uintptr(addr), Len: len(buf)}
+	n, _, e := syscall.Syscall6(nr, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+	if e != 0 {
+		return e
+	}
+	if int(n) != len(buf) {
+		return syscall.EFAULT
+	}
+	return 0
+}

@@ -1,0 +1,229 @@
+// Package nodeagent is the service on every node that carries out applications' network calls, publishes what listens
+// and decides what connects.
+//
+// Invariant: an application never notices that the agent, or anything behind it, dies and comes back: sockets are the
+// kernel's, calls in flight and what sockets stand for are journalled, and decisions are made from the last snapshot.
+// Start reading at [New], then internal/driver/seccomp.
+package nodeagent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/internal/route"
+	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
+	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
+	"appswitch.io/services/nodeagent/internal/attach"
+	"appswitch.io/services/nodeagent/internal/driver/seccomp"
+	"appswitch.io/services/nodeagent/internal/flows"
+	"appswitch.io/services/nodeagent/internal/journal"
+	"appswitch.io/services/nodeagent/internal/portpool"
+	"appswitch.io/services/nodeagent/internal/publish"
+	"appswitch.io/services/nodeagent/internal/routes"
+	"appswitch.io/services/nodeagent/internal/sockdiag"
+	"appswitch.io/services/nodeagent/internal/socktab"
+	"github.com/opentracing/opentracing-go"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+)
+
+// maxSockets is how many sockets of applications survive a restart of the agent.
+const maxSockets = 1 << 20
+
+// Deps are what an agent works with.
+type Deps struct {
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
+	Tracer   opentracing.Tracer
+	Registry registryv1.RegistryServiceClient
+	Router   routerv1.RouterServiceClient
+	// ResolverAddr tells where name lookups go; nil: Config.ResolverAddr.
+	ResolverAddr func() netip.AddrPort
+}
+
+// Service is a node agent.
+type Service struct {
+	cfg       Config
+	log       *slog.Logger
+	node      ax.Node
+	journal   *journal.File
+	table     *socktab.Table
+	ports     *portpool.Pool
+	publisher *publish.Publisher
+	routes    *routes.Watcher
+	flows     *flows.Log
+	driver    *seccomp.Driver
+	manager   *attach.Manager
+	server    *attach.Server
+}
+
+// New takes up the state that an earlier agent left; it starts nothing.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := checkNamespaces(); err != nil {
+		return nil, err
+	}
+	addr, err := InterfaceAddr(cfg.NodeInterface)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, log: deps.Log, node: cfg.node(addr)}
+	if err := s.openState(); err != nil {
+		return nil, err
+	}
+	if s.publisher, err = publish.New(publish.Config{Node: s.node, KeepOnExit: true}, publish.Deps{Client: deps.Registry, Log: deps.Log, Metrics: deps.Metrics}); err != nil {
+		return nil, err
+	}
+	if s.routes, err = routes.New(routes.Deps{Client: deps.Router, Log: deps.Log, Metrics: deps.Metrics}, s.node.Name); err != nil {
+		return nil, err
+	}
+	if s.flows, err = flows.New(deps.Metrics); err != nil {
+		return nil, err
+	}
+	metrics, err := seccomp.NewMetrics(deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	resolver := deps.ResolverAddr
+	if resolver == nil {
+		fixed, _ := netip.ParseAddrPort(cfg.ResolverAddr)
+		resolver = func() netip.AddrPort { return fixed }
+	}
+	s.driver = seccomp.New(seccomp.Config{NodeAddr: addr, AgentTimeout: cfg.AgentTimeout}, seccomp.Deps{
+		Log: deps.Log, Table: s.table, Ports: s.ports, Routes: s.routes, Decider: route.NewDecider(),
+		Publisher: s.publisher, Flows: s.flows, Resolver: resolver, Metrics: metrics,
+	})
+	s.manager, err = attach.NewManager(attach.Config{
+		Node: s.node, AgentTimeout: cfg.AgentTimeout, DNS: cfg.DNS, StateDir: filepath.Join(cfg.StateDir, "apps"), Clean: cfg.Clean,
+	}, attach.Deps{Log: deps.Log, Driver: s.driver, Publisher: s.publisher, Table: s.table})
+	if err != nil {
+		return nil, err
+	}
+	s.server = attach.NewServer(deps.Log, s.manager, cfg.RunDir)
+	return s, nil
+}
+
+// checkNamespaces refuses to run where the agent can't see its applications' processes.
+func checkNamespaces() error {
+	self, err := os.Readlink("/proc/self")
+	if err == nil && self != fmt.Sprint(os.Getpid()) {
+		return fmt.Errorf("/proc is not that of the agent's process-id namespace: start the agent in the host's (docker: --pid=host)")
+	}
+	return err
+}
+
+// openState opens the journal and takes up the sockets in it that still exist.
+func (s *Service) openState() error {
+	if err := os.MkdirAll(s.cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	var err error
+	if s.ports, err = portpool.New(s.cfg.Ports); err != nil {
+		return err
+	}
+	if s.journal, err = journal.Open(filepath.Join(s.cfg.StateDir, "sockets.journal"), socktab.RecordSize, maxSockets, s.log); err != nil {
+		return err
+	}
+	if s.cfg.Clean {
+		if err := s.journal.Reset(); err != nil {
+			return err
+		}
+	}
+	s.table = socktab.New(s.journal, s.log)
+	return nil
+}
+
+// restore enters the journalled sockets into the table, and publishes again what listens.
+func (s *Service) restore() error {
+	alive := map[uint64]bool{}
+	if err := sockdiag.Dump(func(d sockdiag.Sock) { alive[d.Cookie] = true }); err != nil {
+		return fmt.Errorf("list sockets: %w", err)
+	}
+	now := time.Now()
+	s.journal.Load(func(slot int, data []byte) {
+		s.table.Restore(slot, data, func(cookie uint64) bool { return alive[cookie] }, now)
+	})
+	seen := map[uint16]bool{}
+	for _, sock := range s.table.List("") {
+		if !sock.Pooled {
+			continue
+		}
+		port := sock.Host.Port()
+		if seen[port] {
+			s.ports.Share(port)
+		} else {
+			s.ports.Reserve(port)
+		}
+		seen[port] = true
+	}
+	for _, app := range s.manager.Saved() {
+		for _, sock := range s.table.List(app.ID) {
+			if sock.Published && sock.State == socktab.Listening {
+				s.publisher.PutEndpoint(seccomp.Endpoint(app, sock))
+			}
+		}
+	}
+	s.publisher.Restored()
+	return nil
+}
+
+// Register adds the agent's gRPC service to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {}
+
+// Run serves until ctx is done. Applications go on; their calls wait for the next agent.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.journal.Close()
+	monitor, err := sockdiag.OpenDestroy()
+	if err != nil {
+		return fmt.Errorf("watch for closed sockets: %w", err)
+	}
+	defer monitor.Close()
+	if err := s.restore(); err != nil { // after the monitor is open: no close is missed
+		return err
+	}
+	if err := s.writeResolvConf(); err != nil {
+		return err
+	}
+	listener, err := s.server.Listen()
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.publisher.Run(ctx) })
+	g.Go(func() error { return s.routes.Run(ctx) })
+	g.Go(func() error { return s.manager.Run(ctx) })
+	g.Go(func() error { return s.driver.Run(ctx) })
+	g.Go(func() error { return s.server.Run(ctx, listener) })
+	g.Go(func() error {
+		return monitor.Run(ctx, func(cookies []uint64) {
+			for _, c := range cookies {
+				s.driver.SocketClosed(c)
+			}
+		}, s.resync)
+	})
+	return g.Wait()
+}
+
+// resync finds the closed sockets whose events were lost.
+func (s *Service) resync() {
+	before := s.table.List("") // first: a socket that is made meanwhile must not seem closed
+	alive := map[uint64]bool{}
+	if err := sockdiag.Dump(func(d sockdiag.Sock) { alive[d.Cookie] = true }); err != nil {
+		s.log.Error("list sockets after lost events", "error", err)
+		return
+	}
+	for _, sock := range before {
+		if sock.State != socktab.Fresh && !alive[sock.Cookie] {
+			s.driver.SocketClosed(sock.Cookie)
+		}
+	}
+}
