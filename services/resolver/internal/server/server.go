@@ -45,12 +45,13 @@ type Zones interface {
 type Server struct {
 	resolverv1.UnimplementedResolverServiceServer
 
-	zones    Zones
-	slots    chan struct{} // one for each watcher
-	stop     chan struct{} // closed by Stop
-	once     sync.Once
-	cutOff   prometheus.Counter
-	overflow prometheus.Counter
+	zones       Zones
+	slots       chan struct{} // one for each watcher
+	stop        chan struct{} // closed by Stop
+	once        sync.Once
+	sendTimeout time.Duration
+	cutOff      prometheus.Counter
+	overflow    prometheus.Counter
 }
 
 // New returns the service.
@@ -59,7 +60,7 @@ func New(zones Zones, r prometheus.Registerer) (*Server, error) {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "appswitch", Subsystem: "resolver", Name: name, Help: help})
 	}
 	s := &Server{
-		zones: zones, slots: make(chan struct{}, MaxWatchers), stop: make(chan struct{}),
+		zones: zones, slots: make(chan struct{}, MaxWatchers), stop: make(chan struct{}), sendTimeout: SendTimeout,
 		cutOff:   counter("watchers_cut_off_total", "Watchers of names cut off because they did not keep up."),
 		overflow: counter("watchers_refused_total", "Watchers of names refused because there were too many."),
 	}
@@ -97,7 +98,7 @@ func (s *Server) WatchNames(_ *resolverv1.WatchNamesRequest, stream grpc.ServerS
 		return status.Errorf(codes.ResourceExhausted, "%d watchers already", MaxWatchers)
 	}
 	defer func() { <-s.slots }()
-	out := newSender(stream)
+	out := newSender(stream, s.sendTimeout)
 	defer out.stop()
 	var told *zone.Zone
 	for {
@@ -107,7 +108,7 @@ func (s *Server) WatchNames(_ *resolverv1.WatchNamesRequest, stream grpc.ServerS
 				if err := out.send(m); err != nil {
 					if errors.Is(err, errSlow) {
 						s.cutOff.Inc()
-						return status.Errorf(codes.ResourceExhausted, "a message was not taken in %s: watch again", SendTimeout)
+						return status.Errorf(codes.ResourceExhausted, "a message was not taken in %s: watch again", s.sendTimeout)
 					}
 					return err
 				}
@@ -186,12 +187,13 @@ var errSlow = errors.New("slow watcher")
 
 // sender sends to a stream with a bound on the time that takes. A Send that hangs ends when the handler returns.
 type sender struct {
-	in  chan *resolverv1.WatchNamesResponse
-	out chan error
+	timeout time.Duration
+	in      chan *resolverv1.WatchNamesResponse
+	out     chan error
 }
 
-func newSender(stream grpc.ServerStreamingServer[resolverv1.WatchNamesResponse]) *sender {
-	s := &sender{in: make(chan *resolverv1.WatchNamesResponse), out: make(chan error, 1)}
+func newSender(stream grpc.ServerStreamingServer[resolverv1.WatchNamesResponse], timeout time.Duration) *sender {
+	s := &sender{timeout: timeout, in: make(chan *resolverv1.WatchNamesResponse), out: make(chan error, 1)}
 	go func() {
 		for m := range s.in {
 			s.out <- stream.Send(m)
@@ -202,7 +204,7 @@ func newSender(stream grpc.ServerStreamingServer[resolverv1.WatchNamesResponse])
 
 func (s *sender) send(m *resolverv1.WatchNamesResponse) error {
 	s.in <- m
-	timer := time.NewTimer(SendTimeout)
+	timer := time.NewTimer(s.timeout)
 	defer timer.Stop()
 	select {
 	case err := <-s.out:
