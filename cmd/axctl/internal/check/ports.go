@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,8 +29,8 @@ type Port struct {
 // DefaultPorts are those of a daemon without options.
 func DefaultPorts() []Port {
 	return []Port{
-		{Number: 6662, Use: "etcd clients"},
-		{Number: 6663, Use: "etcd peers"},
+		{Number: 6662, Use: "etcd clients", Node: true, Flag: "--etcd-client-port", Optional: true},
+		{Number: 6663, Use: "etcd peers", Node: true, Flag: "--etcd-peer-port", Optional: true},
 		{Number: 6664, Use: "REST", Flag: "--rest-port"},
 		{Number: 6665, Use: "gRPC", Flag: "--grpc-listen"},
 		{Number: 6666, Use: "metrics", Flag: "--metrics-listen"},
@@ -37,6 +38,9 @@ func DefaultPorts() []Port {
 		{Number: 53, Use: "DNS", Node: true, UDP: true, Flag: "--dns-port", Optional: true},
 	}
 }
+
+// daemons are the names of AppSwitch's own processes.
+var daemons = []string{"ax", "axctl", "registryd", "routerd", "resolverd", "nodeagentd", "gatewayd"}
 
 // port binds the port for a moment.
 func (o Options) port(ctx context.Context, p Port) Result {
@@ -60,7 +64,7 @@ func (o Options) port(ctx context.Context, p Port) Result {
 		return ok(name, "%s: %s is free", p.Use, at)
 	case errors.Is(err, unix.EADDRINUSE):
 		holder := o.holder(p.Number)
-		if holder.comm == "ax" || holder.comm == "axctl" {
+		if slices.Contains(daemons, holder.comm) {
 			return warning(name, "nothing, if it is meant to run", "%s: AppSwitch runs already (%s)", p.Use, holder)
 		}
 		return bad(name, fix, "%s: %s is in use%s", p.Use, at, holder.by())

@@ -103,8 +103,8 @@ func (o Options) netNamespace() Result {
 	case err != nil:
 		return warning(name, "run it as root, in the host's PID namespace", "can't be compared with the host's: %v", err)
 	case own != host:
-		return failed(name, "use the host's: `network_mode: host` in compose files, --net=host, hostNetwork: true",
-			"it is not the host's, in which the programs' sockets have to be made")
+		return warning(name, "in a container use the host's: `network_mode: host` in compose files, --net=host, hostNetwork: true",
+			"not the host's: programs will have their sockets in this one")
 	}
 	return ok(name, "the host's")
 }

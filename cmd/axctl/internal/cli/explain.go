@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"appswitch.io/cmd/axctl/internal/output"
+	"appswitch.io/internal/ax"
+	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
+	"github.com/spf13/cobra"
+)
+
+// flow is the connection to explain, as the flags describe it.
+type flow struct {
+	app, to, protocol string
+	labels            []string
+}
+
+func newExplain() *cobra.Command {
+	format := output.NewFormatFlag(output.FormatTable, output.FormatJSON, output.FormatYAML)
+	var f flow
+	cmd := &cobra.Command{
+		Use:   "explain --to DESTINATION [--from APP | --labels k=v,...]",
+		Short: "Explain why a connection is allowed, refused, or routed as it is",
+		Long: `Explain what happens when a client connects to a destination: the decision, and for every server that was looked at why
+it may be chosen or not. The client is a running application, or any that carries the given labels.`,
+		Example: `  ax explain --from web --to 1.1.1.1:6379      from an application, by its name or id
+  ax explain --labels role=test --to web:80    from a client with these labels
+  ax explain --to 1.1.1.1:80                   from a client with the default labels`,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	flags := addClientFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		query, err := f.query()
+		if err != nil {
+			return usageError{err}
+		}
+		client, err := flags.client()
+		if err != nil {
+			return err
+		}
+		var reply routerv1.ExplainResponse
+		body, err := client.Get(cmd.Context(), "/v1/explain", query, &reply)
+		if err != nil {
+			return err
+		}
+		if format.Value != output.FormatTable {
+			return output.WriteJSON(cmd.OutOrStdout(), format.Value, body)
+		}
+		return writeExplanation(cmd.OutOrStdout(), &reply)
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&f.app, "from", "", "client, by the name or id of an `app`")
+	fs.StringSliceVar(&f.labels, "labels", nil, "labels of the client, comma-separated `k=v`; zone=default if there are none")
+	fs.StringVar(&f.to, "to", "", "`destination`, ADDRESS:PORT or NAME:PORT")
+	fs.StringVar(&f.protocol, "proto", ax.TCP.String(), "transport `protocol`: tcp or udp")
+	fs.VarP(format, "output", "o", "`format`: "+format.Choices())
+	cmd.MarkFlagsMutuallyExclusive("from", "labels")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(format.Names(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("from", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return apps.complete(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp
+	})
+	for _, name := range []string{"labels", "to"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
+	return cmd
+}
+
+// query checks the flags and writes them as the request's parameters.
+func (f flow) query() (url.Values, error) {
+	proto, err := ax.ParseProtocol(f.protocol)
+	if err != nil {
+		return nil, fmt.Errorf("--proto: %w", err)
+	}
+	host, port, err := net.SplitHostPort(f.to)
+	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 || host == "" {
+		return nil, fmt.Errorf("--to %q: want ADDRESS:PORT or NAME:PORT, such as web:80", f.to)
+	}
+	query := url.Values{"destination": {f.to}, "protocol": {proto.String()}}
+	if f.app != "" {
+		query.Set("app", f.app)
+	}
+	if len(f.labels) > 0 {
+		labels, err := ax.ParseLabels(strings.Join(f.labels, ","))
+		if err != nil {
+			return nil, fmt.Errorf("--labels: %w", err)
+		}
+		query["labels"] = strings.Split(labels.String(), ",")
+	}
+	return query, nil
+}
+
+func writeExplanation(w io.Writer, reply *routerv1.ExplainResponse) error {
+	candidates := slices.Clone(reply.GetCandidates())
+	slices.SortStableFunc(candidates, func(a, b *routerv1.Candidate) int {
+		if a.GetEligible() != b.GetEligible() {
+			if a.GetEligible() {
+				return -1
+			}
+			return 1
+		}
+		return servers.compare(a.GetEndpoint(), b.GetEndpoint())
+	})
+	decision := strings.ToLower(strings.TrimPrefix(reply.GetVerdict().String(), "VERDICT_"))
+	if err := output.Fields(w,
+		[2]string{"Destination", output.Address(reply.GetDestination())},
+		[2]string{"Decision", fmt.Sprintf("%s (%s)", decision, reply.GetReason())},
+		[2]string{"Client gets", outcome(reply)},
+		[2]string{"Revision", strconv.FormatInt(reply.GetRevision(), 10)},
+	); err != nil {
+		return err
+	}
+	if len(candidates) == 0 {
+		return nil
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return output.Candidates().Table(candidates, false).Write(w, true)
+}
+
+func outcome(reply *routerv1.ExplainResponse) string {
+	switch {
+	case reply.GetErrno() != "":
+		return reply.GetErrno()
+	case reply.GetVerdict() == routerv1.Verdict_VERDICT_PASSTHROUGH:
+		return "a connection to the destination itself, made from the host"
+	case reply.GetVerdict() == routerv1.Verdict_VERDICT_ALLOW:
+		return "a connection to one of the servers that may be chosen"
+	}
+	return "a refusal"
+}

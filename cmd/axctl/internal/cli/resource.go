@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"appswitch.io/cmd/axctl/internal/api"
+	"appswitch.io/cmd/axctl/internal/output"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// resource is a kind of thing that `get` lists.
+type resource[T proto.Message] struct {
+	plural, singular string
+	aliases          []string
+	short, example   string
+	path             string // of the list, over REST
+	list             string // field of the reply that holds it
+	columns          func(now time.Time) output.Columns[T]
+	names            func(T) []string // what a NAME argument may be; -o name writes the first
+	compare          func(a, b T) int // order of the list
+	// implied, if any, returns what -o wide shows beside the list.
+	implied func(context.Context, *api.Client) ([]T, error)
+}
+
+// item is one resource, decoded and as it came.
+type item[T proto.Message] struct {
+	raw json.RawMessage
+	msg T
+}
+
+// command returns the subcommand of `get`.
+func (r resource[T]) command(flags *clientFlags) *cobra.Command {
+	format := output.NewFormatFlag(output.FormatTable, output.FormatWide, output.FormatJSON, output.FormatYAML, output.FormatName)
+	var noHeaders bool
+	cmd := &cobra.Command{
+		Use:     r.plural + " [NAME]...",
+		Aliases: append([]string{r.singular}, r.aliases...),
+		Short:   r.short,
+		Example: r.example,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := flags.client()
+			if err != nil {
+				return err
+			}
+			envelope, items, err := r.load(cmd.Context(), client)
+			if err != nil {
+				return err
+			}
+			if r.implied != nil && format.Value == output.FormatWide {
+				implied, err := r.implied(cmd.Context(), client)
+				if err != nil {
+					return err
+				}
+				for _, msg := range implied {
+					items = append(items, item[T]{msg: msg})
+				}
+			}
+			items, missing := r.choose(items, args)
+			if err := r.write(cmd, format.Value, !noHeaders, envelope, items); err != nil {
+				return err
+			}
+			if len(missing) > 0 {
+				return fmt.Errorf("no %s %s: `ax get %s` lists them", r.singular, strings.Join(missing, ", "), r.plural)
+			}
+			return nil
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return r.complete(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	cmd.Flags().VarP(format, "output", "o", "`format`: "+format.Choices())
+	cmd.Flags().BoolVar(&noHeaders, "no-headers", false, "leave out the header of the table")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(format.Names(), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// load asks for the list. The envelope holds the other fields of the reply.
+func (r resource[T]) load(ctx context.Context, client *api.Client) (map[string]json.RawMessage, []item[T], error) {
+	body, err := client.Get(ctx, r.path, nil, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var envelope map[string]json.RawMessage
+	var raws []json.RawMessage
+	if err = json.Unmarshal(body, &envelope); err == nil && envelope[r.list] != nil {
+		err = json.Unmarshal(envelope[r.list], &raws)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("decode %s of %s: %w", r.path, client.Server(), err)
+	}
+	items := make([]item[T], 0, len(raws))
+	for i, raw := range raws {
+		var zero T
+		msg := zero.ProtoReflect().New().Interface().(T) //nolint:forcetypeassert // of T itself
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, msg); err != nil {
+			return nil, nil, fmt.Errorf("decode %s of %s: %s[%d]: %w", r.path, client.Server(), r.list, i, err)
+		}
+		items = append(items, item[T]{raw: raw, msg: msg})
+	}
+	return envelope, items, nil
+}
+
+// choose sorts the items and keeps those that args name, all if there are none. It also returns the names that no
+// item has.
+func (r resource[T]) choose(items []item[T], args []string) (chosen []item[T], missing []string) {
+	slices.SortStableFunc(items, func(a, b item[T]) int { return r.compare(a.msg, b.msg) })
+	if len(args) == 0 {
+		return items, nil
+	}
+	found := map[string]bool{}
+	for _, it := range items {
+		names := r.names(it.msg)
+		if i := slices.IndexFunc(args, func(arg string) bool { return slices.Contains(names, arg) }); i >= 0 {
+			chosen = append(chosen, it)
+			for _, n := range names {
+				found[n] = true
+			}
+		}
+	}
+	for _, arg := range args {
+		if !found[arg] {
+			missing = append(missing, fmt.Sprintf("%q", arg))
+		}
+	}
+	return chosen, missing
+}
+
+func (r resource[T]) write(cmd *cobra.Command, format output.Format, headers bool, envelope map[string]json.RawMessage, items []item[T]) error {
+	out := cmd.OutOrStdout()
+	msgs := make([]T, len(items))
+	raws := make([]json.RawMessage, len(items))
+	for i, it := range items {
+		msgs[i], raws[i] = it.msg, it.raw
+	}
+	switch format {
+	case output.FormatJSON, output.FormatYAML:
+		data, err := json.Marshal(raws)
+		if err != nil {
+			return fmt.Errorf("encode the result: %w", err)
+		}
+		envelope[r.list] = data
+		return output.WriteData(out, format, envelope)
+	case output.FormatName:
+		for _, m := range msgs {
+			if _, err := fmt.Fprintln(out, output.Sanitize(r.names(m)[0])); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return r.columns(time.Now()).Table(msgs, format == output.FormatWide).Write(out, headers)
+}
+
+// complete returns the names for the shell; a daemon that is not there has none.
+func (r resource[T]) complete(ctx context.Context, flags *clientFlags) []string {
+	client, err := flags.client()
+	if err != nil {
+		return nil
+	}
+	_, items, err := r.load(ctx, client)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, it := range items {
+		names = append(names, r.names(it.msg)...)
+	}
+	return names
+}

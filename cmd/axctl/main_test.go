@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(leakChecked{m}, map[string]func(){"ax": main, "axctl": main})
+}
+
+// leakChecked runs the tests and then looks for goroutines that they left.
+type leakChecked struct{ m *testing.M }
+
+func (l leakChecked) Run() int {
+	code := l.m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// TestScripts runs the command line, as its users do, against a daemon whose service table is the script's table.json.
+// $AX_LONELY_ADDR is a node agent that has lost registry and router. Update the expected outputs with UPDATE=1.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		UpdateScripts:       os.Getenv("UPDATE") != "",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			daemon, err := newFakeDaemon(filepath.Join(env.WorkDir, "table.json"))
+			if err != nil {
+				return err
+			}
+			rest, err := daemon.rest()
+			if err != nil {
+				return err
+			}
+			server := httptest.NewServer(rest)
+			env.Defer(server.Close)
+			env.Setenv("AX_SERVER", server.URL)
+			for _, s := range []struct {
+				well  bool
+				names []string
+			}{
+				{true, []string{"AX_REGISTRY_ADDR", "AX_ROUTER_ADDR", "AX_RESOLVER_ADDR", "AX_NODEAGENT_ADDR"}},
+				{false, []string{"AX_LONELY_ADDR"}},
+			} {
+				addr, stop, err := daemon.serve(s.well)
+				if err != nil {
+					return err
+				}
+				env.Defer(stop)
+				for _, name := range s.names {
+					env.Setenv(name, addr)
+				}
+			}
+			return nil
+		},
+	})
+}
