@@ -17,7 +17,7 @@ import (
 // fakeAgent obeys the contract of package wire: it grants identities, takes listeners over and answers every
 // notified socket() with an error that tests recognise.
 type fakeAgent struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	welcome wire.Welcome
 	verdict func(call notification) syscall.Errno // nil: socket fails with verdictErrno
@@ -52,7 +52,7 @@ type notification struct {
 	Args  [6]uint64
 }
 
-func startAgent(t *testing.T, dir string, change func(*fakeAgent)) *fakeAgent {
+func startAgent(t testing.TB, dir string, change func(*fakeAgent)) *fakeAgent {
 	t.Helper()
 	a := &fakeAgent{
 		t: t, dir: dir, conns: make(map[*net.UnixConn]bool),

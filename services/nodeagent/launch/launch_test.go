@@ -19,7 +19,7 @@ func init() { launch.Early(os.Args) }
 // patience bounds every wait of these tests.
 const patience = 20 * time.Second
 
-func within(t *testing.T, what string, holds func() bool) {
+func within(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"syscall"
 	"unsafe"
 )
@@ -34,9 +33,9 @@ func configureNetwork(ip, device string) error {
 	if ip == "" {
 		return nil
 	}
-	addr, err := netip.ParseAddr(ip)
-	if err != nil {
-		return fmt.Errorf("the agent gave the address %q: %w", ip, err)
+	addr, ok := parseIP(ip)
+	if !ok {
+		return fmt.Errorf("the agent gave the address %q: not an IP address", ip)
 	}
 	if err := n.ask(newAddress(index, addr)); err != nil && err != syscall.EEXIST {
 		return fmt.Errorf("put %s on %s: %w", ip, device, err)
@@ -150,19 +149,18 @@ func newLink(name, kind string) request {
 	return request{kind: syscall.RTM_NEWLINK, flags: syscall.NLM_F_CREATE | syscall.NLM_F_EXCL, body: body}
 }
 
-func newAddress(index int32, addr netip.Addr) request {
+// newAddress puts an address of 4 or 16 bytes on a device, as a network of its own.
+func newAddress(index int32, addr []byte) request {
 	const ifaFNoDAD = 0x02 // an IPv6 address is usable at once
 	family, flags := byte(syscall.AF_INET), byte(0)
-	if addr.Is6() && !addr.Is4In6() {
+	if len(addr) == ipv6Size {
 		family, flags = syscall.AF_INET6, ifaFNoDAD
-	} else {
-		addr = addr.Unmap()
 	}
 	// struct ifaddrmsg: family, prefix length, flags, scope, index
-	body := []byte{family, byte(addr.BitLen()), flags, syscall.RT_SCOPE_UNIVERSE, 0, 0, 0, 0}
+	body := []byte{family, byte(8 * len(addr)), flags, syscall.RT_SCOPE_UNIVERSE, 0, 0, 0, 0}
 	binary.NativeEndian.PutUint32(body[4:], uint32(index))
-	body = appendAttribute(body, syscall.IFA_LOCAL, addr.AsSlice())
-	body = appendAttribute(body, syscall.IFA_ADDRESS, addr.AsSlice())
+	body = appendAttribute(body, syscall.IFA_LOCAL, addr)
+	body = appendAttribute(body, syscall.IFA_ADDRESS, addr)
 	return request{kind: syscall.RTM_NEWADDR, flags: syscall.NLM_F_CREATE | syscall.NLM_F_EXCL, body: body}
 }
 
