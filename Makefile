@@ -18,8 +18,8 @@ OUT      := $(if $(filter $(ARCH),$(HOSTARCH)),bin,bin/linux-$(ARCH))
 # --version reads the revision that the go command stamps. Asked for by name because a GOFLAGS in the environment may
 # switch it off, and only where git answers: a tarball, or a clone that belongs to somebody else, builds too.
 BUILDVCS := $(if $(shell git rev-parse --verify HEAD 2>/dev/null),true,false)
-# -w drops DWARF, a quarter of the file, which only a debugger reads. The symbol table stays: perf and bpftrace want it,
-# and it is a small part. Panics and pprof need neither.
+# -w drops DWARF, a quarter of the file, which only a debugger reads. The symbol table stays: perf and bpftrace need it, and
+# it is a tenth. Panics and pprof need neither.
 LDFLAGS  ?= -w
 BUILD    := CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=$(BUILDVCS) -ldflags='$(LDFLAGS)'
 

@@ -16,8 +16,6 @@ const (
 	NodeName = "node1"
 	// REST is where the daemon answers on the laboratory's machine.
 	REST = "http://127.0.0.1:6664"
-	// metrics is where the daemon shows metrics and profiles.
-	metrics = "http://127.0.0.1:6666"
 	// readyWait bounds the start of a daemon.
 	readyWait = 60 * time.Second
 	// The host ports given to applications.
@@ -32,21 +30,11 @@ type Daemon struct {
 	proc  *Proc
 }
 
-// settings are the options of every daemon, as variables: each program takes those that it knows.
-func (l *Lab) settings() []string {
-	return []string{
-		"AX_STATE_DIR=" + l.StateDir(),
-		"AX_NODE_NAME=" + NodeName,
-		"AX_NODE_INTERFACE=net0",
-		"AX_DRIVER=user",
-		"AX_DNS_SERVERS=" + NeighbourIP,
-	}
-}
-
 // StartDaemon starts `ax daemon` with further flags and waits until it is ready. It ends with the laboratory.
 func (l *Lab) StartDaemon(flags ...string) *Daemon {
 	l.t.Helper()
-	d := l.daemon(metrics, append([]string{"ax", "daemon"}, flags...)...)
+	args := slices.Concat([]string{"ax", "daemon"}, l.registryFlags(), l.agentFlags(), resolverFlags(), flags)
+	d := l.daemon("http://127.0.0.1:6666", args...)
 	d.Start()
 	l.Ready()
 	return d
@@ -56,17 +44,29 @@ func (l *Lab) StartDaemon(flags ...string) *Daemon {
 // names.
 func (l *Lab) StartServices() map[string]*Daemon {
 	l.t.Helper()
-	services := map[string]*Daemon{}
-	for program, debug := range map[string]string{
-		"registryd": "http://127.0.0.1:6666", "routerd": "http://127.0.0.1:6671", "resolverd": "http://127.0.0.1:6676",
-		"nodeagentd": "http://127.0.0.1:6681", "gatewayd": "http://127.0.0.1:6686",
-	} {
-		services[program] = l.daemon(debug, program)
-		services[program].Start()
+	services := map[string]*Daemon{
+		"registryd":  l.daemon("http://127.0.0.1:6666", append([]string{"registryd"}, l.registryFlags()...)...),
+		"routerd":    l.daemon("http://127.0.0.1:6671", "routerd"),
+		"resolverd":  l.daemon("http://127.0.0.1:6676", append([]string{"resolverd"}, resolverFlags()...)...),
+		"nodeagentd": l.daemon("http://127.0.0.1:6681", append([]string{"nodeagentd", "--dns-addr", "127.0.0.1:53"}, l.agentFlags()...)...),
+		"gatewayd":   l.daemon("http://127.0.0.1:6686", "gatewayd"),
+	}
+	for _, d := range services {
+		d.Start()
 	}
 	l.Ready()
 	return services
 }
+
+func (l *Lab) registryFlags() []string { return []string{"--state-dir", l.StateDir()} }
+
+func (l *Lab) agentFlags() []string {
+	return []string{"--run-dir", l.RunDir(), "--agent-state-dir", l.Path("agent"), "--driver", "user",
+		"--node-name", NodeName, "--node-interface", "net0"}
+}
+
+// Names that nobody here knows go to the neighbour, where nothing answers, instead of to the real network.
+func resolverFlags() []string { return []string{"--dns-servers", NeighbourIP} }
 
 func (l *Lab) daemon(debug string, args ...string) *Daemon {
 	d := &Daemon{lab: l, debug: debug, args: args}
@@ -80,10 +80,11 @@ func (d *Daemon) Start() {
 	if d.running() {
 		d.lab.t.Fatalf("%s runs already", d.proc)
 	}
-	p, err := d.lab.start(Cmd{Args: d.args, Env: d.lab.settings()})
+	p, err := d.lab.start(Cmd{Args: d.args})
 	if err != nil {
 		d.lab.t.Fatalf("start %s: %v", d.args[0], err)
 	}
+	p.daemon = true
 	d.proc = p
 }
 

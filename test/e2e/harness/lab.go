@@ -190,13 +190,18 @@ func (l *Lab) checkSockets() {
 	}
 }
 
-// dumpLogs shows the end of what every program wrote, for a test that failed.
+// dumpLogs shows the end of what every program wrote, for a test that failed. Of a command that was run over and over,
+// while something was waited for, the last time is enough.
 func (l *Lab) dumpLogs() {
 	l.mu.Lock()
 	procs := slices.Clone(l.procs)
 	l.mu.Unlock()
+	last := map[string]*Proc{}
 	for _, p := range procs {
-		if text := tail(p.Stdout()+p.Stderr(), 40); text != "" {
+		last[p.command()] = p
+	}
+	for _, p := range procs {
+		if text := tail(p.Stdout()+p.Stderr(), 40); text != "" && (p.daemon || last[p.command()] == p) {
 			l.t.Logf("--- %s\n%s", p, text)
 		}
 	}

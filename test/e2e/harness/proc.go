@@ -34,6 +34,7 @@ type Proc struct {
 	out, err string        // files with what it wrote
 	done     chan struct{} // closed when it has ended
 	terminal *terminal     // its master side, if it has one
+	daemon   bool          // a part of AppSwitch
 }
 
 // Result is what a program that has ended leaves.
@@ -137,9 +138,10 @@ func (p *Proc) attachTerminal() error {
 	return nil
 }
 
-func (p *Proc) String() string {
-	return fmt.Sprintf("%s [%d]", strings.Join(p.cmd.Args[2:], " "), p.PID())
-}
+func (p *Proc) String() string { return fmt.Sprintf("%s [%d]", p.command(), p.PID()) }
+
+// command is the command line, without the way into the machine.
+func (p *Proc) command() string { return strings.Join(p.cmd.Args[3:], " ") }
 
 // PID is the process id.
 func (p *Proc) PID() int { return p.cmd.Process.Pid }
