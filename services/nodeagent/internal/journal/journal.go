@@ -7,7 +7,6 @@
 package journal
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -35,13 +34,14 @@ var (
 //	bit 63     1
 //	bit 62     which place is current
 //	bits 32-44 length of the record
-//	bits 0-31  CRC-32C over slot number, place, length and record
+//	bits 0-31  CRC-32C of the record, seeded with slot number, place and length
 const (
 	controlValid  = 1 << 63
 	controlPlace  = 1 << 62
 	lengthShift   = 32
 	lengthMask    = 1<<13 - 1
-	controlUnused = ^uint64(controlValid | controlPlace | lengthMask<<lengthShift | 1<<32 - 1)
+	checksumMask  = 1<<32 - 1
+	controlUnused = ^uint64(controlValid | controlPlace | lengthMask<<lengthShift | checksumMask)
 	controlSize   = 8
 )
 
@@ -181,10 +181,9 @@ func (f *File) Used() int {
 }
 
 func controlWord(slot int, place uint64, data []byte) uint64 {
-	var head [8]byte
-	binary.LittleEndian.PutUint64(head[:], uint64(slot)|place|uint64(len(data))<<lengthShift)
-	sum := crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, data)
-	return controlValid | place | uint64(len(data))<<lengthShift | uint64(sum)
+	word := place | uint64(len(data))<<lengthShift
+	seed := uint32((word | uint64(slot)) * 0x9e3779b97f4a7c15 >> 32) // all of it in the checksum, without a buffer
+	return controlValid | word | uint64(crc32.Update(seed, castagnoli, data))
 }
 
 func (f *File) offset(slot int) int64 { return headerSize + int64(slot)*int64(f.stride) }

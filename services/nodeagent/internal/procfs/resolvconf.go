@@ -30,29 +30,35 @@ var reads = make(chan struct{}, MaxReads)
 // file names none, for which resolver libraries take the loopback address. It returns when ctx ends, even if the file
 // system of the process doesn't answer.
 func Nameservers(ctx context.Context, pid int) ([]netip.Addr, error) {
+	b, err := bounded(ctx, func() ([]byte, error) { return readResolvConf(pid) })
+	if err != nil {
+		return nil, fmt.Errorf("name servers of process %d: %w", pid, err)
+	}
+	return parseResolvConf(b), nil
+}
+
+// bounded runs read, and leaves it behind if ctx ends first.
+func bounded(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
 	select {
 	case reads <- struct{}{}:
 	default:
-		return nil, fmt.Errorf("name servers of process %d: %w", pid, ErrBusy)
+		return nil, ErrBusy
 	}
 	type result struct {
-		servers []netip.Addr
+		content []byte
 		err     error
 	}
 	ch := make(chan result, 1)
 	go func() {
 		defer func() { <-reads }()
-		b, err := readResolvConf(pid)
-		ch <- result{parseResolvConf(b), err}
+		b, err := read()
+		ch <- result{b, err}
 	}()
 	select {
 	case r := <-ch:
-		if r.err != nil {
-			return nil, fmt.Errorf("name servers of process %d: %w", pid, r.err)
-		}
-		return r.servers, nil
+		return r.content, r.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("name servers of process %d: %w", pid, context.Cause(ctx))
+		return nil, context.Cause(ctx)
 	}
 }
 

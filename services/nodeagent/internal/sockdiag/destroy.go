@@ -67,7 +67,7 @@ func joinDestroy(fd int) error {
 	return nil
 }
 
-// Close frees the monitor. Run, if it is running, ends.
+// Close frees the monitor. Run, if it is running, ends with an error.
 func (m *DestroyMonitor) Close() error { return m.file.Close() }
 
 // Run calls onDestroy with the cookies of destroyed sockets, a few at a time, until ctx ends; then it closes the

@@ -15,24 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// State is the state of a socket as the kernel counts it. UDP knows Established (connected) and Closed.
+// State is the state of a socket as the kernel counts it. UDP knows Established (connected) and Closed; a TCP socket
+// that is bound and nothing more is Closed, too.
 type State uint8
 
 // The states, from include/net/tcp_states.h.
 const (
-	Established   State = 1
-	SynSent       State = 2
-	SynRecv       State = 3
-	FinWait1      State = 4
-	FinWait2      State = 5
-	TimeWait      State = 6
-	Closed        State = 7
-	CloseWait     State = 8
-	LastAck       State = 9
-	Listen        State = 10
-	Closing       State = 11
-	NewSynRecv    State = 12
-	BoundInactive State = 13 // bound and nothing more; listed since Linux 6.8
+	Established State = 1
+	SynSent     State = 2
+	SynRecv     State = 3
+	FinWait1    State = 4
+	FinWait2    State = 5
+	TimeWait    State = 6
+	Closed      State = 7
+	CloseWait   State = 8
+	LastAck     State = 9
+	Listen      State = 10
+	Closing     State = 11
+	NewSynRecv  State = 12
 )
 
 // Sock is a socket.
