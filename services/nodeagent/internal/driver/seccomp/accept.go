@@ -23,19 +23,21 @@ const (
 type acceptQueue struct {
 	t       *task
 	cookie  uint64
-	fd      int           // duplicate of the listening socket, while somebody waits for connections; else -1
-	waiting []*acceptCall // in order
-	ready   []accepted    // admitted, but the caller was gone: the next accept gets them
-	pending []accepted    // whose connect is under way: not yet known who it is
+	domain  int
+	host    netip.AddrPort // real address of the listening socket
+	fd      int            // duplicate of the listening socket, while somebody waits for connections; else -1
+	waiting []*acceptCall  // in order
+	ready   []accepted     // admitted, but the caller was gone: the next accept gets them
+	pending []accepted     // whose connect is under way: not yet known who it is
 }
 
 // accepted is a connection taken from the kernel's queue.
 type accepted struct {
-	fd             int
-	client, server netip.AddrPort // real
-	peer           socktab.Peer
-	nonblock       bool // as the descriptor is set
-	deadline       time.Time
+	fd       int
+	client   netip.AddrPort // real
+	peer     socktab.Peer
+	nonblock bool // as the descriptor is set
+	deadline time.Time
 }
 
 type acceptCall struct {
@@ -72,7 +74,7 @@ func (t *task) accept(c *call, flags int) {
 		t.fail(c, errno)
 		return
 	}
-	q := t.queue(s.Cookie)
+	q := t.queue(s)
 	a := &acceptCall{call: c, flags: flags}
 	if len(q.waiting) == 0 && q.serve(fd, a) {
 		sys.Close(fd)
@@ -88,11 +90,11 @@ func (t *task) accept(c *call, flags int) {
 	q.wait(fd, a)
 }
 
-func (t *task) queue(cookie uint64) *acceptQueue {
-	q := t.accepts[cookie]
+func (t *task) queue(s socktab.Socket) *acceptQueue {
+	q := t.accepts[s.Cookie]
 	if q == nil {
-		q = &acceptQueue{t: t, cookie: cookie, fd: -1}
-		t.accepts[cookie] = q
+		q = &acceptQueue{t: t, cookie: s.Cookie, domain: s.Domain, host: s.Host, fd: -1}
+		t.accepts[s.Cookie] = q
 	}
 	return q
 }
@@ -139,10 +141,7 @@ func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
 // admit finds out who connected. A connection that is not admitted is closed, or kept while its connect is under way.
 func (q *acceptQueue) admit(conn *accepted) bool {
 	t := q.t
-	if !conn.server.IsValid() {
-		conn.server = realName(conn.fd, sys.Getsockname)
-	}
-	peer, admission := t.d.deps.Table.Admit(conn.client, conn.server, now(), func() { t.post(q.retry) })
+	peer, admission := t.d.deps.Table.Admit(conn.client, q.host, now(), func() { t.post(q.retry) })
 	switch admission {
 	case socktab.Known:
 		conn.peer = peer
@@ -158,7 +157,7 @@ func (q *acceptQueue) admit(conn *accepted) bool {
 
 func (q *acceptQueue) reject(conn accepted) {
 	q.t.d.deps.Metrics.Rejected.Inc()
-	q.t.d.deps.Log.Info("connection from outside AppSwitch is closed", "app", q.t.app.ID, "client", conn.client, "server", conn.server)
+	q.t.d.deps.Log.Info("connection from outside AppSwitch is closed", "app", q.t.app.ID, "client", conn.client, "server", q.host)
 	sys.Close(conn.fd)
 }
 
@@ -170,11 +169,7 @@ func (q *acceptQueue) deliver(conn accepted, a *acceptCall) bool {
 		conn.nonblock = want
 	}
 	if a.args[1] != 0 {
-		domain := unix.AF_INET
-		if s, ok := t.d.deps.Table.Get(q.cookie); ok {
-			domain = s.Domain
-		}
-		if errno := a.task().WriteSockaddr(a.args[1], a.args[2], domain, conn.peer.Remote); errno != 0 {
+		if errno := a.task().WriteSockaddr(a.args[1], a.args[2], q.domain, conn.peer.Remote); errno != 0 {
 			sys.Close(conn.fd) // as natively: the connection is lost
 			t.fail(a.call, errno)
 			return true
@@ -198,12 +193,8 @@ func (q *acceptQueue) deliver(conn accepted, a *acceptCall) bool {
 
 // enter records an accepted socket.
 func (q *acceptQueue) enter(cookie uint64, conn accepted) {
-	domain := unix.AF_INET
-	if s, ok := q.t.d.deps.Table.Get(q.cookie); ok {
-		domain = s.Domain
-	}
 	q.t.d.deps.Table.Add(socktab.Socket{
-		Cookie: cookie, App: q.t.app.ID, Domain: domain, Proto: ax.TCP, State: socktab.Accepted,
+		Cookie: cookie, App: q.t.app.ID, Domain: q.domain, Proto: ax.TCP, State: socktab.Accepted,
 		Local: conn.peer.Local, Peer: conn.peer.Remote, SendTimeo: socktab.NoTimeo,
 	})
 }

@@ -25,16 +25,17 @@ const (
 // connect is a connect(2) under way.
 type connect struct {
 	*call
-	t        *task
-	fd       int // duplicate of the socket
-	s        socktab.Socket
-	dest     netip.AddrPort // as the application gave it, unmapped
-	target   target
-	tried    []ax.EndpointID
-	blocking bool
-	deadline time.Time // the application's SO_SNDTIMEO, or the end of the refusal window
-	parked   *parked
-	watched  bool
+	t         *task
+	fd        int // duplicate of the socket
+	s         socktab.Socket
+	dest      netip.AddrPort // as the application gave it, unmapped
+	target    target
+	tried     []ax.EndpointID
+	blocking  bool
+	sendTimeo unix.Timeval // the application's SO_SNDTIMEO
+	deadline  time.Time    // the end of that, or of the refusal window
+	parked    *parked
+	watched   bool
 }
 
 // connect decides where a connect goes and carries it out.
@@ -113,8 +114,9 @@ func (t *task) disconnect(c *call, fd int, s socktab.Socket) {
 func (op *connect) start() {
 	op.blocking = sys.Flags(op.fd)&unix.O_NONBLOCK == 0
 	if op.blocking {
-		if tv, errno := sys.SendTimeout(op.fd); errno == 0 && (tv.Sec != 0 || tv.Usec != 0) {
-			op.deadline = now().Add(time.Duration(tv.Nano()))
+		op.sendTimeo, _ = sys.SendTimeout(op.fd)
+		if op.sendTimeo.Sec != 0 || op.sendTimeo.Usec != 0 {
+			op.deadline = now().Add(time.Duration(op.sendTimeo.Nano()))
 		}
 	} else {
 		op.deadline = now().Add(refusalWindow)
@@ -156,28 +158,15 @@ func (op *connect) decide() {
 
 // attempt starts a connect to the target without waiting, and finishes, parks or tries the next endpoint.
 func (op *connect) attempt() {
-	t := op.t
 	for range maxAttempts {
-		if op.target.managed {
-			t.d.deps.Table.Intend(op.target.addr)
-		}
 		errno := op.begin()
-		if errno == 0 || errno == syscall.EINPROGRESS {
-			op.record()
-		}
-		if op.target.managed {
-			t.d.deps.Table.Settle(op.target.addr)
-		}
 		if errno == syscall.EALREADY && !op.blocking && !op.replay && op.parked == nil {
 			op.finish(errno) // the application asks again while its first connect is under way
 			return
 		}
 		if errno == syscall.EINPROGRESS || errno == syscall.EALREADY {
-			if sys.Ready(op.fd, unix.POLLOUT) == 0 {
-				op.wait()
-				return
-			}
-			errno = op.begin()
+			op.wait()
+			return
 		}
 		if errno == syscall.EISCONN && (op.replay || op.parked != nil) {
 			errno = 0
@@ -194,25 +183,31 @@ func (op *connect) attempt() {
 	op.finish(syscall.ECONNREFUSED)
 }
 
-// begin calls connect(2) so that it returns at once whatever the socket's flags are. O_NONBLOCK belongs to the
-// application and is shared with it; a send timeout of "never" has the same effect on connect alone, and the
-// application's own is put back before anything can wait for it. The journal remembers it in case we die in between.
+// begin calls connect(2) so that it returns at once whatever the socket's flags are, and enters the addresses of the
+// attempt. O_NONBLOCK belongs to the application and is shared with it; a send timeout of "never" has the same effect
+// on connect alone, and the application's own is put back before anything can wait for it. The journal remembers it
+// in case we die in between.
 func (op *connect) begin() syscall.Errno {
+	table := op.t.d.deps.Table
+	if op.target.managed {
+		table.Intend(op.target.addr)
+		defer table.Settle(op.target.addr)
+	}
+	if op.blocking {
+		table.Update(op.s.Cookie, func(s *socktab.Socket) { s.SendTimeo = time.Duration(op.sendTimeo.Nano()) })
+		sys.SetSendTimeout(op.fd, unix.Timeval{Sec: -1})
+		defer sys.SetSendTimeout(op.fd, op.sendTimeo)
+	}
 	var buf [procmem.SizeInet6]byte
 	sa := procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)
-	if !op.blocking {
-		return sys.Connect(op.fd, sa)
+	errno := sys.Connect(op.fd, sa)
+	op.record(errno == 0 || errno == syscall.EINPROGRESS)
+	if errno == syscall.EINPROGRESS {
+		// Over loopback the handshake is over by now; the second call says so.
+		if errno = sys.Connect(op.fd, sa); errno == syscall.EALREADY {
+			errno = syscall.EINPROGRESS
+		}
 	}
-	saved, errno := sys.SendTimeout(op.fd)
-	if errno != 0 {
-		return errno
-	}
-	table := op.t.d.deps.Table
-	table.Update(op.s.Cookie, func(s *socktab.Socket) { s.SendTimeo = time.Duration(saved.Nano()) })
-	sys.SetSendTimeout(op.fd, unix.Timeval{Sec: -1})
-	errno = sys.Connect(op.fd, sa)
-	sys.SetSendTimeout(op.fd, saved)
-	table.Update(op.s.Cookie, func(s *socktab.Socket) { s.SendTimeo = socktab.NoTimeo })
 	return errno
 }
 
@@ -226,15 +221,23 @@ func (op *connect) associate() syscall.Errno {
 	if errno := sys.Connect(op.fd, procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)); errno != 0 {
 		return errno
 	}
-	op.record()
+	op.record(true)
 	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) { s.HostPeer = op.target.addr })
 	return 0
 }
 
 // record enters the addresses of a connect that has started: the real ones identify the client to the server's agent.
-func (op *connect) record() {
-	host := realName(op.fd, sys.Getsockname)
+// The send timeout is still borrowed then, but nothing comes between this and its return.
+func (op *connect) record(started bool) {
+	var host netip.AddrPort
+	if started {
+		host = realName(op.fd, sys.Getsockname)
+	}
 	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) {
+		s.SendTimeo = socktab.NoTimeo
+		if !started {
+			return
+		}
 		s.Host, s.Peer, s.State = host, op.dest, socktab.Connecting
 		s.HostPeer = netip.AddrPort{}
 		if op.target.managed {

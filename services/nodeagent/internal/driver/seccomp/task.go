@@ -85,9 +85,6 @@ func newTask(d *Driver, app App, listener, journal int, gone func()) (*task, err
 	if err == nil {
 		err = t.watch(t.wake, unix.EPOLLIN, func(uint32) { t.drainWake() })
 	}
-	if err == nil {
-		err = t.watch(listener, unix.EPOLLIN, nil)
-	}
 	if err != nil {
 		t.close()
 		return nil, err
@@ -112,9 +109,7 @@ func (t *task) watch(fd int, events uint32, handle func(events uint32)) error {
 	if err := unix.EpollCtl(t.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
 		return fmt.Errorf("watch descriptor %d: %w", fd, err)
 	}
-	if handle != nil {
-		t.handle[int32(fd)] = handle
-	}
+	t.handle[int32(fd)] = handle
 	return nil
 }
 
@@ -157,17 +152,18 @@ func (t *task) run() {
 	}
 	exited := false
 	for !t.stop && !exited {
-		n, err := unix.EpollWait(t.epoll, t.events[:], t.timeout())
-		if err != nil && err != syscall.EINTR {
+		// The listener is polled itself and not through the epoll: only so does the kernel hand the caller's processor
+		// over to us at once (SyncWakeUp).
+		poll := [2]unix.PollFd{{Fd: int32(t.listener), Events: unix.POLLIN}, {Fd: int32(t.epoll), Events: unix.POLLIN}}
+		if _, err := unix.Poll(poll[:], t.timeout()); err != nil && err != syscall.EINTR {
 			t.d.deps.Log.Error("wait for calls", "app", t.app.ID, "error", err)
 			break
 		}
-		for _, ev := range t.events[:max(n, 0)] {
-			if ev.Fd == int32(t.listener) {
-				exited = t.listenerReady(ev.Events) || exited
-			} else if h := t.handle[ev.Fd]; h != nil {
-				h(ev.Events)
-			}
+		if poll[0].Revents != 0 {
+			exited = t.listenerReady(poll[0].Revents)
+		}
+		if poll[1].Revents != 0 {
+			t.handleEvents()
 		}
 		t.expire()
 	}
@@ -177,10 +173,20 @@ func (t *task) run() {
 	}
 }
 
+// handleEvents serves what calls are parked for.
+func (t *task) handleEvents() {
+	n, _ := unix.EpollWait(t.epoll, t.events[:], 0)
+	for _, ev := range t.events[:max(n, 0)] {
+		if h := t.handle[ev.Fd]; h != nil {
+			h(ev.Events)
+		}
+	}
+}
+
 // listenerReady takes one call; it reports whether the application's last process is gone.
-func (t *task) listenerReady(events uint32) (exited bool) {
-	if events&unix.EPOLLIN == 0 {
-		return events&(unix.EPOLLHUP|unix.EPOLLERR) != 0
+func (t *task) listenerReady(events int16) (exited bool) {
+	if events&unix.POLLIN == 0 {
+		return events&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
 	}
 	slot, n := t.inflight.take()
 	switch e := sys.Receive(t.listener, unsafe.Pointer(n)); e {
