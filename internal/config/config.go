@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -68,11 +69,24 @@ func Variable(flag string) string {
 func variables(environ []string) map[string]string {
 	out := map[string]string{}
 	for _, kv := range environ {
-		if k, v, ok := strings.Cut(kv, "="); ok && v != "" && strings.HasPrefix(k, envPrefix) {
+		k, v, _ := strings.Cut(kv, "=")
+		if v != "" && strings.HasPrefix(k, envPrefix) && !kubernetesLink(k, v) {
 			out[k] = v
 		}
 	}
 	return out
+}
+
+// kubernetesNames are the variables that Kubernetes puts into each pod for a Service: with one called "ax-rest" they are
+// AX_REST_SERVICE_HOST, AX_REST_PORT and so on. Nobody gave them to us.
+var kubernetesNames = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
+
+func kubernetesLink(name, value string) bool {
+	if kubernetesNames.MatchString(name) {
+		return true
+	}
+	scheme, _, isURL := strings.Cut(value, "://")
+	return strings.HasSuffix(name, "_PORT") && isURL && (scheme == "tcp" || scheme == "udp" || scheme == "sctp")
 }
 
 // fromOpts reads the options of AX_OPTS. They stand before those of the command line, so they yield to them.

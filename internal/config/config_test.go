@@ -182,6 +182,16 @@ func TestForeignVariablesPass(t *testing.T) {
 	}
 }
 
+func TestVariablesOfKubernetesServicesPass(t *testing.T) {
+	o, err := load(t, nil, Options{Environ: []string{
+		"AX_REST_SERVICE_HOST=10.96.0.7", "AX_REST_SERVICE_PORT=6664", "AX_REST_SERVICE_PORT_HTTP=6664", "AX_REST_PORT=tcp://10.96.0.7:6664",
+		"AX_REST_PORT_6664_TCP=tcp://10.96.0.7:6664", "AX_REST_PORT_6664_TCP_PROTO=tcp", "AX_REST_PORT_6664_TCP_PORT=6664", "AX_REST_PORT_6664_TCP_ADDR=10.96.0.7",
+	}})
+	if err != nil || o.rest != 6664 || o.fs.Changed("rest-port") {
+		t.Errorf("port %d, %v", o.rest, err)
+	}
+}
+
 func TestAX_OPTSTakesAllForms(t *testing.T) {
 	o, err := load(t, []string{"--rest-port=1"}, Options{Environ: []string{`AX_OPTS=--tls --node-name "a b" --ports 1 --ports=2 --rest-port 2 --dns=false`}})
 	if err != nil || !o.tls || o.node != "a b" || !slices.Equal(o.ports, []string{"1", "2"}) || o.rest != 1 || o.dns {

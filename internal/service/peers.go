@@ -39,7 +39,7 @@ type peerConfig map[Peer]*string
 func newPeerConfig(peers []Peer, fs *pflag.FlagSet) peerConfig {
 	pc := peerConfig{}
 	for _, p := range peers {
-		usage := fmt.Sprintf("gRPC address of the %s, HOST:PORT, several separated by commas; it may start later", p)
+		usage := fmt.Sprintf("gRPC address of %sd, HOST:PORT, several separated by commas; it may start later", p)
 		pc[p] = fs.String(string(p)+"-addr", p.Addr(), usage)
 	}
 	return pc

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 
 	"appswitch.io/internal/config"
@@ -23,11 +24,16 @@ type Process struct {
 	Stdout, Stderr io.Writer
 }
 
-// foreign are the variables of the other programs of AppSwitch: one environment may serve all of them.
-var foreign = []string{
-	"AX_SERVER", "AX_RUN_DIR", "AX_STATE_DIR", "AX_DRIVER", "AX_NODE_INTERFACE", "AX_NODE_NAME", "AX_NEIGHBORS", "AX_CLUSTER",
-	"AX_DNS*", "AX_PORTS", "AX_REST_*", "AX_GOSSIP_*", "AX_EGRESS_GATEWAY", "AX_FEDERATION_GATEWAY_*", "AX_ETCD_*",
-	"AX_IP_POOL", "AX_CLAIM_TTL", "AX_AGENT_TIMEOUT", "AX_NODE_TTL", "AX_IP", "AX_NAME", "AX_LABELS", "AX_EXPOSE", "AX_USER", "AX_INTERFACE", "AX_NEW_NETNS",
+// SharedVariables are those of all programs of AppSwitch: one environment may serve several of them, so each passes over
+// what is another's (config.Options.Foreign).
+var SharedVariables = []string{
+	"AX_SERVER", "AX_RUN_DIR", "AX_STATE_DIR", "AX_AGENT_STATE_DIR", "AX_DRIVER", "AX_NODE_INTERFACE", "AX_NODE_NAME", "AX_NEIGHBORS", "AX_CLUSTER",
+	"AX_CLEAN", "AX_DNS", "AX_DNS_ADDR", "AX_DNS_ALLOW_FORWARD", "AX_DNS_CACHE_SIZE", "AX_DNS_DOMAIN", "AX_DNS_LISTEN", "AX_DNS_PORT", "AX_DNS_SERVERS",
+	"AX_PORTS", "AX_AGENT_TIMEOUT", "AX_REST_PORT", "AX_REST_LISTEN", "AX_GRPC_LISTEN", "AX_GOSSIP_PORT", "AX_GOSSIP_AUTO_DISCOVER", "AX_EGRESS_GATEWAY",
+	"AX_FEDERATION_GATEWAY_IP", "AX_FEDERATION_GATEWAY_ADVERTISE_IP", "AX_FEDERATION_GATEWAY_PORT",
+	"AX_FEDERATION_GATEWAY_GOSSIP_PORT", "AX_FEDERATION_GATEWAY_NEIGHBORS",
+	"AX_ETCD_ENDPOINTS", "AX_ETCD_LISTEN", "AX_ETCD_CLIENT_PORT", "AX_ETCD_PEER_PORT", "AX_IP_POOL", "AX_CLAIM_TTL", "AX_LEASE_TTL",
+	"AX_IP", "AX_NAME", "AX_LABELS", "AX_EXPOSE", "AX_USER", "AX_INTERFACE", "AX_NEW_NETNS", "AX_DNS_OVERRIDE", "AX_INIT",
 	"AX_REGISTRY_ADDR", "AX_ROUTER_ADDR", "AX_RESOLVER_ADDR", "AX_NODEAGENT_ADDR", "AX_GATEWAY_ADDR",
 }
 
@@ -94,7 +100,7 @@ func (o *options) complete(spec Spec, fs *pflag.FlagSet, environ []string) error
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
-	if err := config.Load(fs, config.Options{Environ: environ, Foreign: append(spec.Foreign, foreign...)}); err != nil {
+	if err := config.Load(fs, config.Options{Environ: environ, Foreign: slices.Concat(spec.Foreign, SharedVariables)}); err != nil {
 		return err
 	}
 	var errs []error

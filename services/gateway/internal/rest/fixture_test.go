@@ -47,6 +47,9 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
+// testWriteTimeout is shorter than the pauses of "slow".
+const testWriteTimeout = 300 * time.Millisecond
+
 // backend is registry, node agent and router in one, with a table of virtual services.
 type backend struct {
 	registryv1.UnimplementedRegistryServiceServer
@@ -134,19 +137,28 @@ func (b *backend) ListSockets(_ context.Context, req *nodeagentv1.ListSocketsReq
 	return &nodeagentv1.ListSocketsResponse{Sockets: []*nodeagentv1.Socket{{Id: "s", AppId: req.GetAppId()}}}, nil
 }
 
-// WatchFlows sends two flows, then, but for app "short", waits for the caller to go. App "none" is unknown.
+// WatchFlows sends two flows, then, but for app "short", waits for the caller to go. App "none" is unknown, app "slow"
+// thinks before each flow, app "flood" has no end of flows.
 func (b *backend) WatchFlows(req *nodeagentv1.WatchFlowsRequest, s nodeagentv1.NodeAgentService_WatchFlowsServer) error {
 	b.streams.Add(1)
 	defer b.streams.Done()
 	if req.GetAppId() == "none" {
 		return rpc.Errorf(codes.NotFound, "app %q is not on this node", req.GetAppId())
 	}
+	for req.GetAppId() == "flood" {
+		if err := s.Send(&nodeagentv1.WatchFlowsResponse{Flow: &nodeagentv1.Flow{AppId: "a", Reason: strings.Repeat("x", 1<<16)}}); err != nil {
+			return err
+		}
+	}
 	for _, errno := range []string{"", "ECONNREFUSED"} {
+		if req.GetAppId() == "slow" {
+			time.Sleep(2 * testWriteTimeout)
+		}
 		if err := s.Send(&nodeagentv1.WatchFlowsResponse{Flow: &nodeagentv1.Flow{AppId: "a", Errno: errno}}); err != nil {
 			return err
 		}
 	}
-	if req.GetAppId() == "short" {
+	if req.GetAppId() == "short" || req.GetAppId() == "slow" {
 		return nil
 	}
 	<-s.Context().Done()

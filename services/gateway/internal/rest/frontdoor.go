@@ -23,22 +23,25 @@ var streams = map[string]bool{"/v1/flows": true}
 
 // frontDoor is what every request passes: limits, deadlines, metrics, traces.
 type frontDoor struct {
-	log      *slog.Logger
-	tracer   opentracing.Tracer
-	slots    chan struct{} // one for each request in flight
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	refused  *prometheus.CounterVec
-	panics   prometheus.Counter
+	log         *slog.Logger
+	tracer      opentracing.Tracer
+	patience    time.Duration // of a stream's message
+	slots       chan struct{} // one for each request in flight
+	streamSlots chan struct{} // and for each of them that is a stream
+	requests    *prometheus.CounterVec
+	seconds     *prometheus.HistogramVec
+	refused     *prometheus.CounterVec
+	panics      prometheus.Counter
 }
 
 func newFrontDoor(cfg Config) (*frontDoor, error) {
 	name := func(s string) string { return "appswitch_gateway_rest_" + s }
 	d := &frontDoor{
-		log: cfg.Log, tracer: cfg.Tracer, slots: make(chan struct{}, MaxRequests),
+		log: cfg.Log, tracer: cfg.Tracer, patience: cfg.writeTimeout,
+		slots: make(chan struct{}, MaxRequests), streamSlots: make(chan struct{}, MaxStreams),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("requests_total"), Help: "REST calls that ended, by path of the API and HTTP status."}, []string{"path", "status"}),
 		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name("seconds"), Help: "Duration of REST calls.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8)}, []string{"path"}),
-		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("refused_total"), Help: "Requests refused before the API: too many at once (limit), a body too large (body), sent by a web page (guard)."}, []string{"reason"}),
+		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("refused_total"), Help: "Requests refused before the API: too many at once (limit), too many streams (streams), a body too large (body), sent by a web page (guard)."}, []string{"reason"}),
 		panics:   prometheus.NewCounter(prometheus.CounterOpts{Name: name("panics_total"), Help: "Requests whose handler panicked."}),
 	}
 	inFlight := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name("in_flight"), Help: "Requests that have not ended."}, func() float64 { return float64(len(d.slots)) })
@@ -47,7 +50,7 @@ func newFrontDoor(cfg Config) (*frontDoor, error) {
 			return nil, fmt.Errorf("register metric: %w", err)
 		}
 	}
-	for _, r := range []string{"limit", "body", "guard"} {
+	for _, r := range []string{"limit", "streams", "body", "guard"} {
 		d.refused.WithLabelValues(r)
 	}
 	return d, nil
@@ -104,17 +107,15 @@ func (d *frontDoor) aroundCall(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		span, ctx := d.span(r, pattern)
 		defer span.Finish()
-		var cancel context.CancelFunc
 		sw := &statusWriter{ResponseWriter: w}
-		if streams[pattern] {
-			ctx, cancel = endWithServer(ctx)
-			sw.patience = writeTimeout
-		} else {
-			ctx, cancel = context.WithTimeout(ctx, CallTimeout)
-		}
-		defer cancel()
 		start := time.Now()
-		next(sw, r.WithContext(ctx), params)
+		if streams[pattern] {
+			d.stream(sw, r.WithContext(ctx), params, next)
+		} else {
+			ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+			defer cancel()
+			next(sw, r.WithContext(ctx), params)
+		}
 		if sw.status == 0 {
 			sw.status = http.StatusOK
 		}
@@ -128,6 +129,26 @@ func (d *frontDoor) aroundCall(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
+// stream handles a call whose answer lasts until the caller goes or the server stops.
+func (d *frontDoor) stream(w *statusWriter, r *http.Request, params map[string]string, next runtime.HandlerFunc) {
+	select {
+	case d.streamSlots <- struct{}{}:
+		defer func() { <-d.streamSlots }()
+	default:
+		d.refused.WithLabelValues("streams").Inc()
+		writeStatus(w, http.StatusServiceUnavailable, status.Newf(codes.ResourceExhausted, "%d streams are open already: try again", MaxStreams))
+		return
+	}
+	ctx, cancel := endWithServer(r.Context())
+	defer cancel()
+	sw, err := newStreamWriter(w, d.patience)
+	if err != nil {
+		writeStatus(w, http.StatusInternalServerError, status.New(codes.Internal, err.Error()))
+		return
+	}
+	next(sw, r.WithContext(ctx), params)
+}
+
 func (d *frontDoor) span(r *http.Request, pattern string) (opentracing.Span, context.Context) {
 	// An identity that is missing or malformed just makes this span the first of its trace.
 	parent, _ := d.tracer.Extract(opentracing.HTTPHeaders, opentracing.HTTPHeadersCarrier(r.Header))
@@ -136,11 +157,10 @@ func (d *frontDoor) span(r *http.Request, pattern string) (opentracing.Span, con
 	return span, opentracing.ContextWithSpan(r.Context(), span)
 }
 
-// statusWriter remembers the status. With patience, each write has that long, instead of the whole answer.
+// statusWriter remembers the status.
 type statusWriter struct {
 	http.ResponseWriter
-	status   int
-	patience time.Duration
+	status int
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -156,13 +176,41 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	if w.patience > 0 {
-		if err := http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.patience)); err != nil {
-			return 0, fmt.Errorf("set the deadline of a stream: %w", err)
-		}
-	}
 	return w.ResponseWriter.Write(p)
 }
 
 // Unwrap lets http.ResponseController reach the connection.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// streamWriter gives each message of a stream the time that other answers have as a whole. Between messages no deadline
+// runs: one that has passed can't be set again.
+type streamWriter struct {
+	*statusWriter
+	control  *http.ResponseController
+	patience time.Duration
+}
+
+func newStreamWriter(w *statusWriter, patience time.Duration) (*streamWriter, error) {
+	sw := &streamWriter{statusWriter: w, control: http.NewResponseController(w.ResponseWriter), patience: patience}
+	return sw, sw.deadline(time.Time{})
+}
+
+func (w *streamWriter) deadline(t time.Time) error {
+	if err := w.control.SetWriteDeadline(t); err != nil {
+		return fmt.Errorf("set the deadline of a stream: %w", err)
+	}
+	return nil
+}
+
+// Write implements http.ResponseWriter.
+func (w *streamWriter) Write(p []byte) (int, error) {
+	if err := w.deadline(time.Now().Add(w.patience)); err != nil {
+		return 0, err
+	}
+	return w.statusWriter.Write(p)
+}
+
+// FlushError ends a message; http.ResponseController finds it.
+func (w *streamWriter) FlushError() error {
+	return errors.Join(w.control.Flush(), w.deadline(time.Time{}))
+}

@@ -130,10 +130,14 @@ func explain(ctx context.Context, err error) *status.Status {
 
 // backendOf returns "registry" for /appswitch.registry.v1.RegistryService/ListNodes.
 func backendOf(method string) string {
-	if parts := strings.Split(method, "."); len(parts) > 2 {
-		return parts[1]
+	parts := strings.Split(method, ".")
+	switch {
+	case len(parts) < 3:
+		return "backend"
+	case parts[1] == "nodeagent":
+		return "node agent"
 	}
-	return "backend"
+	return parts[1]
 }
 
 func handleRoutingError(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {

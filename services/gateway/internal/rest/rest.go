@@ -32,6 +32,7 @@ const (
 	MaxBody        = 1 << 20         // bytes of a request's body
 	MaxHeader      = 16 << 10        // bytes of a request's header
 	MaxRequests    = 256             // in flight, streams included; more are refused with 503 and counted
+	MaxStreams     = 64              // of them; more are refused likewise
 	MaxConnections = 1024            // to one address; more wait in the kernel's backlog
 
 	headerTimeout = 5 * time.Second  // for the request line and header
@@ -54,6 +55,8 @@ type Config struct {
 	NodeAgent nodeagentv1.NodeAgentServiceClient
 	Router    routerv1.RouterServiceClient
 	Gateway   gatewayv1.GatewayServiceServer // this very process
+
+	writeTimeout time.Duration // tests shorten it
 }
 
 // Server serves REST.
@@ -66,6 +69,9 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	if cfg.Tracer == nil {
 		cfg.Tracer = opentracing.NoopTracer{}
+	}
+	if cfg.writeTimeout == 0 {
+		cfg.writeTimeout = writeTimeout
 	}
 	h, err := newHandler(cfg)
 	if err != nil {
@@ -90,7 +96,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	srv := &http.Server{
 		Handler:           s.handler,
-		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: s.cfg.writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: MaxHeader,
 		ErrorLog:       slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 		BaseContext:    func(net.Listener) context.Context { return withStop(context.WithoutCancel(gctx), gctx) },

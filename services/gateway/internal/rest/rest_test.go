@@ -198,6 +198,60 @@ func TestStreamsAreLinesOfJSON(t *testing.T) {
 	}
 }
 
+func TestAStreamOutlivesTheTimeoutOfAnswers(t *testing.T) {
+	f := newFixture(t, &backend{}, func(c *Config) { c.writeTimeout = testWriteTimeout })
+	if code, body := f.call(t, "GET", "/v1/flows?app_id=slow", ""); code != 200 || strings.Count(body, "\n") != 2 {
+		t.Errorf("%d %q", code, body)
+	}
+}
+
+func TestAReaderThatStopsReadingIsCutOff(t *testing.T) {
+	b := &backend{}
+	f := newFixture(t, b, func(c *Config) { c.writeTimeout = testWriteTimeout })
+	c, err := net.Dial("tcp", f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET /v1/flows?app_id=flood HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1<<16)); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the backend's stream", b.streams.Wait)
+	waitFor(t, func() bool { return gauge(t, f, "appswitch_gateway_rest_in_flight") == 0 })
+}
+
+func TestStreamsAreBounded(t *testing.T) {
+	f := newFixture(t, &backend{}, asIs)
+	ctx, cancel := context.WithCancel(t.Context())
+	var open sync.WaitGroup
+	for range MaxStreams {
+		req, err := http.NewRequestWithContext(ctx, "GET", f.url+"/v1/flows", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open.Go(func() {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		})
+	}
+	code, body := f.call(t, "GET", "/v1/flows", "")
+	if st := statusOf(t, body); code != http.StatusServiceUnavailable || st.Code != 8 {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, _ := f.call(t, "GET", "/v1/nodes", ""); code != 200 {
+		t.Errorf("another call: %d", code)
+	}
+	cancel()
+	open.Wait()
+}
+
 func TestStreamsEndWithTheirCaller(t *testing.T) {
 	b := &backend{}
 	f := newFixture(t, b, asIs)
@@ -265,7 +319,7 @@ func TestStopEndsStreamsAndLetsCallsFinish(t *testing.T) {
 func TestABackendThatIsAway(t *testing.T) {
 	f := newFixture(t, &backend{}, asIs)
 	f.stopRPC()
-	for path, name := range map[string]string{"/v1/nodes": "registry", "/v1/sockets": "nodeagent", "/v1/explain": "router", "/v1/flows": "nodeagent"} {
+	for path, name := range map[string]string{"/v1/nodes": "registry", "/v1/sockets": "node agent", "/v1/explain": "router", "/v1/flows": "node agent"} {
 		begin := time.Now()
 		code, body := f.call(t, "GET", path, "")
 		if d := time.Since(begin); d > CallTimeout {
