@@ -80,14 +80,19 @@ func (r *registry) Watch(_ *registryv1.WatchRequest, stream grpc.ServerStreaming
 		return stream.Context().Err()
 	}
 	r.mu.Lock()
-	list := &registryv1.WatchResponse{TableId: "t", Revision: r.revision, List: true, Complete: true}
+	var all []*registryv1.Change
 	for _, e := range r.table {
-		list.Changes = append(list.Changes, putChange(e))
+		all = append(all, putChange(e))
 	}
-	told := len(r.log)
+	revision, told := r.revision, len(r.log)
 	r.mu.Unlock()
-	if err := stream.Send(list); err != nil {
-		return err
+	const part = 1000 // a whole list may be larger than a message can be
+	for i := 0; i == 0 || i < len(all); i += part {
+		end := min(i+part, len(all))
+		m := &registryv1.WatchResponse{TableId: "t", Revision: revision, List: true, Complete: end == len(all), Changes: all[i:end]}
+		if err := stream.Send(m); err != nil {
+			return err
+		}
 	}
 	for {
 		r.mu.Lock()

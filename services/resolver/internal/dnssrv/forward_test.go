@@ -289,6 +289,8 @@ func TestQueriesShareAnExchange(t *testing.T) {
 	if n := u.asked.Load(); n != 1 {
 		t.Errorf("asked %d times", n)
 	}
+	r.forward.mu.Lock()
+	defer r.forward.mu.Unlock()
 	if len(r.forward.flights) != 0 {
 		t.Error("a flight has not landed")
 	}
