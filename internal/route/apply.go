@@ -90,7 +90,7 @@ func (e *editor) removeService(key ServiceKey) {
 	}
 	e.services.delete(h, key)
 	e.address(key.Addr.Addr(), func(entry *address) { entry.services-- })
-	for _, ep := range old.Service.Endpoints {
+	for _, ep := range old.Endpoints {
 		e.removeHost(hostRef{ep, key})
 	}
 }

@@ -3,7 +3,6 @@ package route
 import (
 	"encoding/binary"
 	"hash/maphash"
-	"iter"
 	"maps"
 	"math/bits"
 	"math/rand/v2"
@@ -41,26 +40,6 @@ func (m *cowMap[K, V]) get(h uint64, k K) (V, bool) {
 	}
 	var none V
 	return none, false
-}
-
-func (m *cowMap[K, V]) all() iter.Seq2[K, V] {
-	return func(yield func(K, V) bool) {
-		for _, p := range m.pages {
-			if p == nil {
-				continue
-			}
-			for _, l := range p {
-				if l == nil {
-					continue
-				}
-				for k, v := range l.entries {
-					if !yield(k, v) {
-						return
-					}
-				}
-			}
-		}
-	}
 }
 
 // changed visits the entries that m and older may not have in common: those of the leaves that they don't share.

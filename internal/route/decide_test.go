@@ -338,21 +338,6 @@ func TestTurnsAreShared(t *testing.T) {
 	}
 }
 
-func TestTurnsAreBounded(t *testing.T) {
-	d := route.NewDecider()
-	s := route.Empty()
-	for i := range route.MaxTurns + route.MaxTurns/4 {
-		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, byte(18 + i>>16), byte(i >> 8), byte(i)}), 80).String()
-		one := s.Apply(route.Delta{Upserts: []route.Service{service(addr, ax.RoundRobin, endpoint("a", addr, "10.0.2.1:1", prod), endpoint("b", addr, "10.0.2.1:2", prod))}})
-		if len(balanced(t, d, one, addr, 2)) != 2 {
-			t.Fatalf("service %d: two connects went to one endpoint", i)
-		}
-	}
-	if d.Overflows() == 0 {
-		t.Error("more services than turns, and no overflow was counted")
-	}
-}
-
 func TestDecideDoesNotAllocate(t *testing.T) {
 	s := route.Empty().Apply(bigTable(800))
 	d := route.NewDecider()
