@@ -53,11 +53,15 @@ func New(journal Journal, log *slog.Logger) *Table {
 	}
 }
 
-// Add enters a new socket.
+// Add enters a new socket, or a known one anew.
 func (t *Table) Add(s Socket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.slot = noSlot
+	if old := t.sockets[s.Cookie]; old != nil {
+		t.unbind(old)
+		t.forget(old) // its place in the journal
+	}
 	t.insert(&s)
 	t.save(&s)
 }
