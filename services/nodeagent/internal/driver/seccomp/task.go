@@ -49,9 +49,10 @@ type task struct {
 	lookups lookups // name lookups on unconnected sockets
 	buf     []byte  // payload of one datagram
 
-	// mu guards posted.
+	// mu guards posted and closed.
 	mu     sync.Mutex
 	posted []func()
+	closed bool // wake is no longer ours to write to
 }
 
 // call is the one copy of an intercepted system call.
@@ -94,6 +95,9 @@ func newTask(d *Driver, app App, listener, journal int, gone func()) (*task, err
 }
 
 func (t *task) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
 	for _, fd := range []int{t.epoll, t.wake, t.listener} {
 		if fd >= 0 {
 			sys.Close(fd)
@@ -119,14 +123,17 @@ func (t *task) unwatch(fd int) {
 	delete(t.handle, int32(fd))
 }
 
-// post runs f on the task's thread, soon.
+// post runs f on the task's thread, soon; not at all once the task has finished.
 func (t *task) post(f func()) {
-	t.mu.Lock()
-	t.posted = append(t.posted, f)
-	t.mu.Unlock()
-	one := [8]byte{}
+	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
-	_, _ = unix.Write(t.wake, one[:])
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	t.posted = append(t.posted, f)
+	_, _ = unix.Write(t.wake, one[:]) // an eventfd: it fails only when it is raised already
 }
 
 func (t *task) drainWake() {
