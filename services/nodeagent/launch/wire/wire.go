@@ -1,14 +1,15 @@
 // Package wire is the protocol between `ax run` (and the holder it leaves behind) and the node agent.
 //
-// It runs over a SOCK_SEQPACKET UNIX socket, one JSON message per packet, descriptors by SCM_RIGHTS. Invariant: an
-// old launcher or holder works with a newer agent, so fields are only ever added, and [Version] grows only when that
-// is not enough. It imports nothing but the standard library: `ax run` must start in milliseconds.
+// It runs over a SOCK_SEQPACKET UNIX socket, one [Message] per packet (encoding: codec.go), descriptors by SCM_RIGHTS.
+// Invariant: an old launcher or holder works with a newer agent, so fields are only ever added, field numbers are
+// never used again, and [Version] grows only when that is not enough. It imports next to nothing: `ax run` must start
+// in milliseconds.
 // Start reading at [Hello] and [Attach]; the shared journal is in journal.go.
 package wire
 
 import (
-	"encoding/json"
-	"fmt"
+	"errors"
+	"strconv"
 )
 
 // Version of the protocol spoken by this build. An agent serves every version up to its own.
@@ -30,7 +31,8 @@ const (
 	ResolvConfName = "resolv.conf" // what an application's /etc/resolv.conf is replaced with
 )
 
-// Message is one packet in either direction; exactly one field is set.
+// Message is one packet in either direction; exactly one field is set. The JSON names of the types below are those of
+// the agent's saved state.
 type Message struct {
 	Hello    *Hello    `json:"hello,omitempty"`    // launcher → agent: who wants to run
 	Welcome  *Welcome  `json:"welcome,omitempty"`  // agent → launcher: under which identity
@@ -98,21 +100,21 @@ func (e *Error) Error() string { return e.Message }
 
 // Marshal encodes a message, refusing one that is too long for a packet.
 func (m Message) Marshal() ([]byte, error) {
-	b, err := json.Marshal(m)
-	if err == nil && len(b) > MaxMessage {
-		err = fmt.Errorf("message of %d bytes: at most %d", len(b), MaxMessage)
+	b := encode(&m)
+	if len(b) > MaxMessage {
+		return nil, tooLong(len(b))
 	}
-	return b, err
+	return b, nil
 }
 
 // Unmarshal decodes one packet. It refuses a packet that holds no message or several.
 func Unmarshal(b []byte) (Message, error) {
 	var m Message
 	if len(b) > MaxMessage {
-		return m, fmt.Errorf("message of %d bytes: at most %d", len(b), MaxMessage)
+		return m, tooLong(len(b))
 	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return m, fmt.Errorf("decode message: %w", err)
+	if err := decode(b, &m); err != nil {
+		return m, err
 	}
 	set := 0
 	for _, is := range []bool{m.Hello != nil, m.Welcome != nil, m.Attach != nil, m.Attached != nil, m.Error != nil} {
@@ -121,7 +123,51 @@ func Unmarshal(b []byte) (Message, error) {
 		}
 	}
 	if set != 1 {
-		return m, fmt.Errorf("decode message: %d kinds in one packet, want 1", set)
+		return m, errors.New("decode message: " + strconv.Itoa(set) + " kinds in one packet, want 1")
 	}
 	return m, nil
+}
+
+func (m *Message) fields(c *codec) {
+	optional(c, 1, &m.Hello)
+	optional(c, 2, &m.Welcome)
+	optional(c, 3, &m.Attach)
+	optional(c, 4, &m.Attached)
+	optional(c, 5, &m.Error)
+}
+
+func (h *Hello) fields(c *codec) {
+	c.number(1, &h.Version)
+	c.text(2, &h.IP)
+	c.text(3, &h.Name)
+	c.pairs(4, &h.Labels)
+	c.truth(5, &h.NewNetns)
+	c.truth(6, &h.DNS)
+	c.texts(7, &h.Command)
+}
+
+func (w *Welcome) fields(c *codec) {
+	c.number(1, &w.Version)
+	c.text(2, &w.AppID)
+	c.text(3, &w.Token)
+	c.text(4, &w.IP)
+	c.number(5, &w.AgentTimeout)
+	c.truth(6, &w.ResolvConf)
+	c.text(7, &w.Netns)
+}
+
+func (a *Attach) fields(c *codec) {
+	c.number(1, &a.Version)
+	c.text(2, &a.AppID)
+	c.text(3, &a.Token)
+	c.number(4, &a.PID)
+	c.truth(5, &a.Holder)
+	c.nested(6, &a.Hello)
+}
+
+func (a *Attached) fields(c *codec) { c.number(1, &a.Version) }
+
+func (e *Error) fields(c *codec) {
+	c.text(1, &e.Code)
+	c.text(2, &e.Message)
 }
