@@ -125,7 +125,7 @@ func peerName(ctx context.Context) string {
 // drainStream lets a handler notice that the server stops: its context ends, and so does a receive that is waiting.
 type drainStream struct {
 	grpc.ServerStream
-	ctx      context.Context //nolint:containedctx // it replaces the one of the stream
+	ctx      context.Context // it replaces the one of the stream
 	draining <-chan struct{}
 	receives bool
 }

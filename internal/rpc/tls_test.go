@@ -70,7 +70,7 @@ func TestServerMustBearTheNameThatWasDialled(t *testing.T) {
 func TestOldTLSIsRefused(t *testing.T) {
 	ca := rpctest.NewCA(t)
 	s := start(t, ServerConfig{TLS: tlsFor(t, ca, "127.0.0.1")}, "127.0.0.1:0", doors{}, table{})
-	conn, err := tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}) //nolint:gosec // that is the test
+	conn, err := tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}) // that is the test
 	if err == nil {
 		_ = conn.Close()
 		t.Fatal("TLS 1.2 was accepted")

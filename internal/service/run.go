@@ -172,10 +172,10 @@ func runAll(ctx context.Context, tel *telemetry.Telemetry, svc Service, server *
 	work.Go(func() error { return rpc.Serve(ctx, server, listeners...) })
 	work.Go(func() error {
 		err := svc.Run(ctx)
-		if err == nil && ctx.Err() == nil {
+		switch stopping := ctx.Err() != nil; {
+		case err == nil && !stopping:
 			return errors.New("the service ended by itself")
-		}
-		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		case stopping && errors.Is(err, context.Canceled): // as told
 			return nil
 		}
 		return err

@@ -160,7 +160,7 @@ func TestDebugPages(t *testing.T) {
 	if s := out.String(); !strings.Contains(s, "now seen") || !strings.Contains(s, "log level changed") {
 		t.Errorf("log: %s", s)
 	}
-	r := httptest.NewRequest("PUT", "http://evil.example/loglevel", strings.NewReader("error"))
+	r := httptest.NewRequest(http.MethodPut, "http://evil.example/loglevel", strings.NewReader("error"))
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	if w.Code != http.StatusForbidden {

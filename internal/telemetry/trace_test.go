@@ -3,7 +3,6 @@ package telemetry
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -123,7 +122,7 @@ func (f *fakeExporter) ExportSpans(_ context.Context, s []sdktrace.ReadOnlySpan)
 
 func TestSpanQueueIsBounded(t *testing.T) {
 	to := &fakeExporter{}
-	q, err := newSpanQueue(to, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	q, err := newSpanQueue(to, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +152,7 @@ func TestSpanQueueIsBounded(t *testing.T) {
 
 func TestRefusedBatchesAreCounted(t *testing.T) {
 	to := &fakeExporter{err: errors.New("no")}
-	q, err := newSpanQueue(to, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	q, err := newSpanQueue(to, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,7 +121,7 @@ func (d *frontDoor) aroundCall(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		d.requests.WithLabelValues(pattern, strconv.Itoa(sw.status)).Inc()
 		d.seconds.WithLabelValues(pattern).Observe(time.Since(start).Seconds())
-		ext.HTTPStatusCode.Set(span, uint16(sw.status)) //nolint:gosec // a status has three digits
+		ext.HTTPStatusCode.Set(span, uint16(sw.status)) // a status has three digits
 		if sw.status >= http.StatusInternalServerError {
 			ext.Error.Set(span, true)
 		}

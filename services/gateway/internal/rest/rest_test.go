@@ -173,7 +173,7 @@ func TestStreamsAreLinesOfJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if ct := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || ct != "application/x-ndjson" {
+	if ct := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusOK || ct != "application/x-ndjson" {
 		t.Errorf("%d, %q", resp.StatusCode, ct)
 	}
 	var errnos []string
@@ -228,7 +228,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var open sync.WaitGroup
 	for range MaxStreams {
-		req, err := http.NewRequestWithContext(ctx, "GET", f.url+"/v1/flows", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/v1/flows", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestStreamsEndWithTheirCaller(t *testing.T) {
 	b := &backend{}
 	f := newFixture(t, b, asIs)
 	ctx, cancel := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "GET", f.url+"/v1/flows", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/v1/flows", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +378,7 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 		"rebound name": func(r *http.Request) { r.Host = "evil.example:6664" },
 		"other site":   func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") },
 	} {
-		r := httptest.NewRequest("POST", "http://127.0.0.1:6664/v1/vservices", strings.NewReader(`{"name":"x"}`))
+		r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:6664/v1/vservices", strings.NewReader(`{"name":"x"}`))
 		edit(r)
 		w := f.direct(r)
 		if st := statusOf(t, w.Body.String()); w.Code != http.StatusForbidden || st.Code != 7 {
@@ -398,7 +398,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 	f := newFixture(t, b, asIs)
 	var wg sync.WaitGroup
 	for range MaxRequests {
-		wg.Go(func() { f.direct(httptest.NewRequest("GET", "http://127.0.0.1/v1/nodes", nil)) })
+		wg.Go(func() { f.direct(httptest.NewRequest(http.MethodGet, "http://127.0.0.1/v1/nodes", nil)) })
 	}
 	waitFor(t, func() bool { return gauge(t, f, "appswitch_gateway_rest_in_flight") == MaxRequests })
 	code, body := f.call(t, "GET", "/healthz", "")
@@ -418,7 +418,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 func TestHeadersAreBoundedAndDoNotBecomeMetadata(t *testing.T) {
 	b := &backend{}
 	f := newFixture(t, b, asIs)
-	req, err := http.NewRequestWithContext(t.Context(), "GET", f.url+"/healthz", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.url+"/healthz", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -431,7 +431,7 @@ func TestHeadersAreBoundedAndDoNotBecomeMetadata(t *testing.T) {
 	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("a long header: %d", resp.StatusCode)
 	}
-	r := httptest.NewRequest("GET", "http://127.0.0.1/v1/apps", nil)
+	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1/v1/apps", nil)
 	r.Header.Set("Grpc-Metadata-Role", "node")
 	r.Header.Set("Authorization", "Bearer x")
 	r.Header.Set("X-Forwarded-For", "10.0.2.15")
