@@ -19,6 +19,7 @@ import (
 	"appswitch.io/internal/axpb"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	resolverv1 "appswitch.io/proto/gen/appswitch/resolver/v1"
+	"appswitch.io/services/resolver/internal/dnssrv"
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
@@ -308,14 +309,17 @@ func TestAddressesThatCanNotBe(t *testing.T) {
 }
 
 func TestForwardingToItself(t *testing.T) {
-	l, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}) // to find a free port
+	// A port that was free a moment ago, at an address that nobody else uses.
+	at := netip.MustParseAddr("127.77.0.53")
+	l, err := dnssrv.Listen(netip.AddrPortFrom(at, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.LocalAddr().String()
 	cfg := config(t)
-	cfg.Port, cfg.Servers = uint16(l.LocalAddr().(*net.UDPAddr).Port), []string{addr}
-	l.Close()
+	cfg.Listen, cfg.Port, cfg.Servers = []string{at.String()}, l.Addr().Port(), []string{l.Addr().String()}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
 	d, _ := deps(t, newRegistry())
 	if _, err := New(cfg, d); err == nil || !strings.Contains(err.Error(), "this resolver itself") {
 		t.Errorf("got %v", err)

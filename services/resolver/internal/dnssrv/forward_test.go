@@ -88,10 +88,10 @@ func silent(t *testing.T) netip.AddrPort {
 	return newUpstream(t, func(string, dns.ResponseWriter, *dns.Msg) {}).addr
 }
 
-// closed returns an address at which nothing is.
+// closed returns an address at which nothing is, and nobody else is to be.
 func closed(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, err := Listen(netip.AddrPortFrom(loopback, 0))
+	l, err := Listen(netip.AddrPortFrom(netip.MustParseAddr("127.77.0.1"), 0))
 	if err != nil {
 		t.Fatal(err)
 	}

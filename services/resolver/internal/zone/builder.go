@@ -82,7 +82,7 @@ func (b *Builder) PutEndpoint(e ax.Endpoint) error {
 		return nil
 	}
 	if known {
-		b.count(old, -1)
+		_ = b.count(old, -1) // whoever put it was told
 	}
 	b.table[e.ID] = e
 	return b.count(e, 1)

@@ -56,9 +56,9 @@ func checkName(s string) error {
 			return fmt.Errorf("label %q has %d characters, want 1 to %d", label, len(label), maxLabel)
 		}
 		for i := range len(label) {
-			c := label[i]
-			inner := i > 0 && i < len(label)-1
-			if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || inner && (c == '-' || c == '_')) {
+			c, inner := label[i], i > 0 && i < len(label)-1
+			letter := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+			if !letter && (!inner || c != '-' && c != '_') {
 				return fmt.Errorf("label %q: %q is not allowed there, use letters, digits and inner hyphens", label, c)
 			}
 		}
