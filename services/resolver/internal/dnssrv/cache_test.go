@@ -140,11 +140,10 @@ func TestCacheIsBounded(t *testing.T) {
 func TestCacheBytesAreBounded(t *testing.T) {
 	c := newCache(t, 1<<20)
 	text := strings.Repeat(` "`+strings.Repeat("x", 250)+`"`, 60)
+	m := reply(t, "n.example.", dns.RcodeSuccess, "n.example. 60 IN TXT"+text)
+	m.Question[0].Qtype = dns.TypeTXT
 	for i := range MaxCacheBytes / 10_000 {
-		name := fmt.Sprintf("n%d.example.", i)
-		m := reply(t, name, dns.RcodeSuccess, name+" 60 IN TXT"+text)
-		m.Question[0].Qtype = dns.TypeTXT
-		c.put(key{name: name, qtype: dns.TypeTXT}, m)
+		c.put(key{name: fmt.Sprintf("n%d.example.", i), qtype: dns.TypeTXT}, m)
 	}
 	if c.bytes > MaxCacheBytes || c.bytes < MaxCacheBytes-20_000 {
 		t.Errorf("%d bytes, want nearly %d", c.bytes, MaxCacheBytes)
