@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"appswitch.io/cmd/axctl/internal/daemon"
 	"appswitch.io/internal/version"
 	"appswitch.io/services/nodeagent/launch/options"
 	"github.com/spf13/cobra"
@@ -89,7 +90,7 @@ underneath, and only where their labels allow it. Nothing about the programs cha
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	group(root)
 	root.AddCommand(
-		newRun(), newGet(), newCreate(), newDelete(), newExplain(), newStatus(), newCheck(), newVersion(),
+		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newExplain(), newStatus(), newCheck(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultCompletionCmd("completion")
@@ -133,8 +134,8 @@ func flagError(cmd *cobra.Command, err error) error {
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
 		return err
-	case errors.As(err, &invalid) && errors.Is(err, errUnavailable):
-		return usagef("--%s: %w", invalid.GetFlag().Name, errUnavailable)
+	case errors.As(err, &invalid) && errors.Is(err, daemon.ErrUnavailable):
+		return usagef("--%s: %w", invalid.GetFlag().Name, daemon.ErrUnavailable)
 	case !errors.As(err, &unknown):
 		return usageError{err}
 	// `ax nosuch --flag`: the command is what is wrong.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"appswitch.io/cmd/axctl/internal/daemon"
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/axpb"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
@@ -113,7 +114,7 @@ func (v *virtualServiceFlags) add(cmd *cobra.Command) {
 	fs.StringVar(&v.balancer, "lbtype", ax.Random.String(), "how a backend is chosen: Random or RoundRobin")
 	fs.StringSliceVar(&v.backends, "backends", nil, "comma-separated `addresses` of services")
 	fs.StringSliceVar(&v.ports, "ports", nil, "comma-separated list of `vport:port`, the virtual port and that of the backends; without it, every port of the backends")
-	addUnavailable(fs, "external", "expose", "source-ip")
+	daemon.AddUnavailable(fs, "external", "expose", "source-ip")
 	for _, name := range []string{"ip", "backends", "ports"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
