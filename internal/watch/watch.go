@@ -103,7 +103,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		err := w.stream(ctx)
 		if ctx.Err() != nil {
 			w.disconnected()
-			return nil
+			return nil //nolint:nilerr // it broke because it was to end
 		}
 		if w.disconnected() {
 			w.cfg.Log.Warn("watch of the service table broke, what was known is kept", "error", err)

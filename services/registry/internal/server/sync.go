@@ -50,7 +50,7 @@ func (s *Server) sync(ctx context.Context) error {
 		}
 		s.metrics.connected.Set(0)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it broke because it was to end
 		}
 		if errors.Is(err, store.ErrCompacted) || errors.Is(err, errOtherStore) {
 			list = true

@@ -65,6 +65,12 @@ func (s *Store) runEmbedded(ctx context.Context) error {
 	defer s.client.Close()
 	close(s.ready)
 	s.cfg.Log.Info("etcd is running in this process", "dir", s.cfg.Dir, "listen", s.listenText())
+	if s.cfg.Listen.IsValid() && !s.cfg.Listen.IsLoopback() {
+		s.cfg.Log.Warn("etcd is neither encrypted nor authenticated: whoever reaches it can change the table", "listen", s.listenText())
+	}
+	if s.cfg.UnsafeNoFsync {
+		s.cfg.Log.Warn("etcd does not wait for the disk: a power failure loses the table")
+	}
 	select {
 	case <-ctx.Done():
 		return nil

@@ -20,6 +20,8 @@ import (
 	"appswitch.io/services/registry/internal/store"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -31,6 +33,9 @@ const DefaultPrefix = "/appswitch/v1/"
 const (
 	pageSize       = 4096            // entries fetched at a time by List
 	requestTimeout = 4 * time.Second // of a request to etcd, whatever its caller's deadline
+	connectTimeout = 2 * time.Second // of one attempt to connect to an external etcd
+	firstReconnect = 50 * time.Millisecond
+	maxReconnect   = time.Second // an external etcd that comes back is found at least this soon
 )
 
 // Config says which etcd to use.
@@ -91,6 +96,10 @@ func (s *Store) runExternal(ctx context.Context) error {
 		DialKeepAliveTimeout: 5 * time.Second,
 		AutoSyncInterval:     0, // the endpoints are configured, and members may advertise addresses out of reach
 		Logger:               s.log.zap(),
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: firstReconnect, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnect},
+			MinConnectTimeout: connectTimeout,
+		})},
 	})
 	if err != nil {
 		return fmt.Errorf("connect to etcd at %s: %w", strings.Join(s.cfg.Endpoints, ","), err)

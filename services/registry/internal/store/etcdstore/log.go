@@ -59,7 +59,7 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	case e.Level >= zapcore.ErrorLevel:
 		level = slog.LevelError
 	}
-	c.log.LogAttrs(context.Background(), level, "etcd: "+e.Message, attrs(fields)...)
+	c.log.LogAttrs(context.Background(), level, "etcd reports", append([]slog.Attr{slog.String("message", e.Message)}, attrs(fields)...)...)
 	return nil
 }
 

@@ -161,8 +161,10 @@ func testWatchWholeBatches(t *testing.T, s store.Store) {
 	}
 	w := watch(t, s, start)
 	const n = 50
+	var wg sync.WaitGroup
+	defer wg.Wait() // a change may be seen before its write has returned
 	for i := range n {
-		go func() {
+		wg.Go(func() {
 			var ops []store.Op
 			for j := range store.MaxOps {
 				ops = append(ops, put(fmt.Sprintf("%d/%d", i, j), "v"))
@@ -170,7 +172,7 @@ func testWatchWholeBatches(t *testing.T, s store.Store) {
 			if _, err := s.Write(context.Background(), store.Txn{Ops: ops}); err != nil {
 				t.Errorf("write: %v", err)
 			}
-		}()
+		})
 	}
 	last := start
 	for range n {
