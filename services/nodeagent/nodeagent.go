@@ -26,6 +26,7 @@ import (
 	"appswitch.io/services/nodeagent/internal/portpool"
 	"appswitch.io/services/nodeagent/internal/publish"
 	"appswitch.io/services/nodeagent/internal/routes"
+	"appswitch.io/services/nodeagent/internal/server"
 	"appswitch.io/services/nodeagent/internal/sockdiag"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"github.com/opentracing/opentracing-go"
@@ -62,6 +63,7 @@ type Service struct {
 	driver    *seccomp.Driver
 	manager   *attach.Manager
 	server    *attach.Server
+	grpc      *server.Server
 }
 
 // New takes up the state that an earlier agent left; it starts nothing.
@@ -109,6 +111,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	s.server = attach.NewServer(deps.Log, s.manager, cfg.RunDir)
+	s.grpc = server.New(view{s}, s.flows)
 	return s, nil
 }
 
@@ -177,7 +180,7 @@ func (s *Service) restore() error {
 }
 
 // Register adds the agent's gRPC service to a server.
-func (s *Service) Register(r grpc.ServiceRegistrar) {}
+func (s *Service) Register(r grpc.ServiceRegistrar) { s.grpc.Register(r) }
 
 // Run serves until ctx is done. Applications go on; their calls wait for the next agent.
 func (s *Service) Run(ctx context.Context) error {

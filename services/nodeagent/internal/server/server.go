@@ -1,0 +1,105 @@
+// Package server is the node agent's gRPC service: a view of what the agent holds.
+//
+// Invariant: it only reads, and a slow watcher of flows misses some, counted, rather than holding anybody up.
+// Start reading at [Server.WatchFlows].
+package server
+
+import (
+	"context"
+	"time"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/internal/axpb"
+	nodeagentv1 "appswitch.io/proto/gen/appswitch/nodeagent/v1"
+	"appswitch.io/services/nodeagent/internal/flows"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Status is how the agent is doing.
+type Status struct {
+	Node              ax.Node
+	Apps, Sockets     int
+	SnapshotRevision  ax.Revision // 0: none came yet
+	SnapshotAge       time.Duration
+	RouterConnected   bool
+	RegistryConnected bool
+	PendingWrites     int
+}
+
+// Agent is what the service shows.
+type Agent interface {
+	Apps() []ax.App
+	Sockets(app ax.AppID) ([]*nodeagentv1.Socket, error)
+	Status() Status
+}
+
+// Server implements NodeAgentService.
+type Server struct {
+	nodeagentv1.UnimplementedNodeAgentServiceServer
+	agent Agent
+	flows *flows.Log
+}
+
+// New makes the service.
+func New(agent Agent, log *flows.Log) *Server { return &Server{agent: agent, flows: log} }
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(r grpc.ServiceRegistrar) { nodeagentv1.RegisterNodeAgentServiceServer(r, s) }
+
+// ListLocalApps implements NodeAgentService.
+func (s *Server) ListLocalApps(context.Context, *nodeagentv1.ListLocalAppsRequest) (*nodeagentv1.ListLocalAppsResponse, error) {
+	resp := &nodeagentv1.ListLocalAppsResponse{}
+	for _, a := range s.agent.Apps() {
+		resp.Apps = append(resp.Apps, axpb.App(a))
+	}
+	return resp, nil
+}
+
+// ListSockets implements NodeAgentService.
+func (s *Server) ListSockets(_ context.Context, req *nodeagentv1.ListSocketsRequest) (*nodeagentv1.ListSocketsResponse, error) {
+	sockets, err := s.agent.Sockets(ax.AppID(req.GetAppId()))
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "list sockets: %v", err)
+	}
+	return &nodeagentv1.ListSocketsResponse{Sockets: sockets}, nil
+}
+
+// GetStatus implements NodeAgentService.
+func (s *Server) GetStatus(context.Context, *nodeagentv1.GetStatusRequest) (*nodeagentv1.GetStatusResponse, error) {
+	st := s.agent.Status()
+	return &nodeagentv1.GetStatusResponse{
+		Node: axpb.Node(st.Node), Apps: uint32(st.Apps), Sockets: uint32(st.Sockets),
+		SnapshotRevision: int64(st.SnapshotRevision), SnapshotAge: durationpb.New(st.SnapshotAge),
+		RouterConnected: st.RouterConnected, RegistryConnected: st.RegistryConnected, PendingWrites: uint32(st.PendingWrites),
+	}, nil
+}
+
+// WatchFlows implements NodeAgentService.
+func (s *Server) WatchFlows(req *nodeagentv1.WatchFlowsRequest, stream grpc.ServerStreamingServer[nodeagentv1.WatchFlowsResponse]) error {
+	ch, missed, err := s.flows.Subscribe(stream.Context(), flows.Filter{App: ax.AppID(req.GetAppId())})
+	if err != nil {
+		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	for f := range ch {
+		if err := stream.Send(&nodeagentv1.WatchFlowsResponse{Flow: flow(f), Missed: missed()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func flow(f flows.Flow) *nodeagentv1.Flow {
+	out := &nodeagentv1.Flow{
+		Time: timestamppb.New(f.Time), AppId: string(f.App), Protocol: axpb.Protocol(f.Proto), Destination: axpb.AddrPort(f.Dest),
+		Verdict: axpb.Verdict(f.Verdict), Reason: string(f.Reason), HostAddress: axpb.AddrPort(f.Host), Retries: uint32(f.Retries),
+	}
+	if f.Errno != 0 {
+		out.Errno = unix.ErrnoName(f.Errno)
+	}
+	return out
+}
