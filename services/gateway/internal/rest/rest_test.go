@@ -205,6 +205,25 @@ func TestAStreamOutlivesTheTimeoutOfAnswers(t *testing.T) {
 	}
 }
 
+// HTTP/2 differs: there a deadline that has passed between messages can't be moved.
+func TestAStreamOverHTTP2OutlivesTheTimeoutOfAnswers(t *testing.T) {
+	f := newFixture(t, &backend{}, func(c *Config) { c.writeTimeout = testWriteTimeout })
+	srv := httptest.NewUnstartedServer(f.handler)
+	srv.EnableHTTP2 = true
+	srv.Config.WriteTimeout = testWriteTimeout
+	srv.StartTLS()
+	defer srv.Close()
+	resp, err := srv.Client().Get(srv.URL + "/v1/flows?app_id=slow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.ProtoMajor != 2 || bytes.Count(body, []byte("\n")) != 2 {
+		t.Errorf("HTTP/%d: %q, %v", resp.ProtoMajor, body, err)
+	}
+}
+
 func TestAReaderThatStopsReadingIsCutOff(t *testing.T) {
 	b := &backend{}
 	f := newFixture(t, b, func(c *Config) { c.writeTimeout = testWriteTimeout })
