@@ -24,7 +24,7 @@ func (m *metrics) register(r prometheus.Registerer, w *Watcher) error {
 	})
 	age := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "appswitch_nodeagent_routes_age_seconds",
-		Help: "Time for which the router has been out of contact.",
+		Help: "Time since the routes were last known to match the service table.",
 	}, func() float64 { return w.Age().Seconds() })
 	connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "appswitch_nodeagent_routes_connected",

@@ -49,7 +49,8 @@ type Watcher struct {
 	// mu guards everything below, and the replacement of snapshot.
 	mu        sync.Mutex
 	connected bool
-	contact   time.Time // when the stream was last up; the start of Run if it never was
+	contact   time.Time // as of when the routes were last known to be true; the start of Run if they never were
+	behind    bool      // the router said that it has not heard of the registry since then
 	suspects  []ax.NodeName
 }
 
@@ -78,11 +79,12 @@ func (w *Watcher) Connected() bool {
 	return w.connected
 }
 
-// Age returns the time for which the router has been out of contact: 0 while the stream is up.
+// Age returns for how long the routes may have been behind the service table: 0 while the router is in contact with
+// both us and the registry.
 func (w *Watcher) Age() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.connected || w.contact.IsZero() {
+	if (w.connected && !w.behind) || w.contact.IsZero() {
 		return 0
 	}
 	return time.Since(w.contact)
@@ -111,7 +113,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		err := w.stream(ctx)
 		was := w.disconnected()
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the stream broke because Run was to end
 		}
 		if was {
 			w.deps.Log.Warn("stream of routes broke, the last ones are kept", "error", err)
@@ -149,14 +151,16 @@ func (w *Watcher) stream(ctx context.Context) error {
 			return fmt.Errorf("message refused: %w", err)
 		}
 		if complete {
-			w.apply(delta)
+			w.apply(delta, resp.GetAge().AsDuration())
 		}
 	}
 }
 
-func (w *Watcher) apply(d route.Delta) {
+// apply takes a delta that was true so long ago.
+func (w *Watcher) apply(d route.Delta, age time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.contact, w.behind = time.Now().Add(-age), age > 0
 	last := w.snapshot.Load()
 	base := last
 	if base == nil {
@@ -179,7 +183,10 @@ func (w *Watcher) disconnected() bool {
 	defer w.mu.Unlock()
 	was := w.connected
 	if was {
-		w.connected, w.contact = false, time.Now()
+		w.connected = false
+		if !w.behind {
+			w.contact = time.Now()
+		}
 	}
 	return was
 }
