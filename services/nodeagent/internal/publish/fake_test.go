@@ -3,6 +3,7 @@ package publish
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -114,7 +115,7 @@ func (r *registry) check(id int64) error {
 func (r *registry) KeepLease(stream grpc.BidiStreamingServer[registryv1.KeepLeaseRequest, registryv1.KeepLeaseResponse]) error {
 	for {
 		req, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

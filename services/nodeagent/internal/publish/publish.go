@@ -160,7 +160,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		err := p.session(ctx)
 		if ctx.Err() != nil {
 			p.leave()
-			return nil
+			return nil //nolint:nilerr // the session broke because Run was to end
 		}
 		if time.Since(start) >= healthySession {
 			wait.Reset()
