@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -28,7 +30,7 @@ func (l leakChecked) Run() int {
 }
 
 // TestScripts runs the command line, as its users do, against a daemon whose service table is the script's table.json.
-// $AX_LONELY_ADDR is a node agent that has lost registry and router. Update the expected outputs with UPDATE=1.
+// $LONELY_ADDR is a node agent that has lost registry and router. Update the expected outputs with UPDATE=1.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
@@ -36,6 +38,9 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
+			if err := freePorts(env, 4); err != nil {
+				return err
+			}
 			daemon, err := newFakeDaemon(filepath.Join(env.WorkDir, "table.json"))
 			if err != nil {
 				return err
@@ -52,7 +57,7 @@ func TestScripts(t *testing.T) {
 				names []string
 			}{
 				{true, []string{"AX_REGISTRY_ADDR", "AX_ROUTER_ADDR", "AX_RESOLVER_ADDR", "AX_NODEAGENT_ADDR"}},
-				{false, []string{"AX_LONELY_ADDR"}},
+				{false, []string{"LONELY_ADDR"}},
 			} {
 				addr, stop, err := daemon.serve(s.well)
 				if err != nil {
@@ -66,4 +71,17 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// freePorts names ports of loopback that nobody has: $PORT1 and so on.
+func freePorts(env *testscript.Env, n int) error {
+	for i := range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer l.Close() // when all have been found, so that they differ
+		env.Setenv(fmt.Sprintf("PORT%d", i+1), strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	}
+	return nil
 }
