@@ -2,11 +2,11 @@ package launch
 
 import (
 	"errors"
-	"fmt"
-	"os"
+	"strconv"
 	"syscall"
 	"time"
 
+	"appswitch.io/services/nodeagent/launch/internal/text"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -27,9 +27,6 @@ type agent struct {
 	deadline time.Time
 	notice   time.Time
 	buffer   []byte
-
-	// meanwhile, if set, is done once, while the agent works on the next request.
-	meanwhile func()
 }
 
 func newAgent(dir string) *agent {
@@ -53,7 +50,7 @@ func (a *agent) hello(h *wire.Hello) (*wire.Welcome, error) {
 		return nil, err
 	}
 	if m.Welcome == nil {
-		return nil, fmt.Errorf("the agent at %s answered the greeting with something else: is it another version?", a.path())
+		return nil, text.Error("the agent at ", a.path(), " answered the greeting with something else: is it another version?")
 	}
 	return m.Welcome, nil
 }
@@ -65,7 +62,7 @@ func (a *agent) attach(at *wire.Attach, fds []int) error {
 		return err
 	}
 	if m.Attached == nil {
-		return fmt.Errorf("the agent at %s answered the attachment with something else: is it another version?", a.path())
+		return text.Error("the agent at ", a.path(), " answered the attachment with something else: is it another version?")
 	}
 	return nil
 }
@@ -93,7 +90,7 @@ func (a *agent) ask(m wire.Message, fds []int) (wire.Message, error) {
 		}
 		now := time.Now()
 		if now.After(a.deadline) {
-			return answer, fmt.Errorf("%w (tried for %v)", err, launchPatience)
+			return answer, text.Because(err, err.Error(), " (tried for ", launchPatience.String(), ")")
 		}
 		if now.After(a.notice) {
 			complain("waiting for the AppSwitch agent at " + a.path() + ": " + err.Error())
@@ -106,6 +103,10 @@ func (a *agent) ask(m wire.Message, fds []int) (wire.Message, error) {
 
 // errAway is an agent whose socket is there but that does not answer: it is being restarted.
 var errAway = errors.New("the agent is not answering")
+
+func away(why ...string) error {
+	return text.Because(errAway, errAway.Error(), ": ", text.Join(why...))
+}
 
 func worthRetrying(err error, refusal *wire.Error) bool {
 	if refusal != nil {
@@ -125,16 +126,12 @@ func (a *agent) try(packet []byte, fds []int) (wire.Message, error) {
 		left := max(time.Until(a.deadline), time.Second)
 		tv := syscall.NsecToTimeval(left.Nanoseconds())
 		if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &tv); err != nil {
-			return wire.Message{}, fmt.Errorf("set a timeout on the agent's socket: %w", err)
+			return wire.Message{}, text.Wrap(err, "set a timeout on the agent's socket")
 		}
 	}
 	if err := send(a.fd, packet, fds, 0); err != nil {
 		a.close()
-		return wire.Message{}, fmt.Errorf("%w: %v", errAway, err)
-	}
-	if a.meanwhile != nil {
-		a.meanwhile()
-		a.meanwhile = nil
+		return wire.Message{}, away(err.Error())
 	}
 	if a.buffer == nil {
 		a.buffer = make([]byte, wire.MaxMessage+1)
@@ -142,11 +139,11 @@ func (a *agent) try(packet []byte, fds []int) (wire.Message, error) {
 	n, _, err := receive(a.fd, a.buffer, 0)
 	if err != nil {
 		a.close()
-		return wire.Message{}, fmt.Errorf("%w: %v", errAway, err)
+		return wire.Message{}, away(err.Error())
 	}
 	answer, err := wire.Unmarshal(a.buffer[:n])
 	if err != nil {
-		return answer, fmt.Errorf("read the agent's answer at %s: %w", a.path(), err)
+		return answer, text.Wrap(err, "read the agent's answer at ", a.path())
 	}
 	return answer, nil
 }
@@ -156,16 +153,16 @@ func (a *agent) explain(err error) error {
 	path := a.path()
 	switch err {
 	case syscall.ENOENT, syscall.ENOTDIR:
-		return fmt.Errorf("the AppSwitch daemon is not running here: %s does not exist; start it with `ax daemon` as root, "+
-			"or name its directory with --run-dir or AX_RUN_DIR", path)
+		return text.Error("the AppSwitch daemon is not running here: ", path, " does not exist; start it with `ax daemon` as root, "+
+			"or name its directory with --run-dir or AX_RUN_DIR")
 	case syscall.EACCES, syscall.EPERM:
-		return fmt.Errorf("no permission to use the AppSwitch agent's socket %s as uid %d", path, os.Getuid())
+		return text.Error("no permission to use the AppSwitch agent's socket ", path, " as uid ", strconv.Itoa(syscall.Getuid()))
 	case syscall.ECONNREFUSED, syscall.EAGAIN, syscall.EINTR:
-		return fmt.Errorf("%w: connect to %s: %v; if the daemon is not running, start it with `ax daemon`", errAway, path, err)
+		return away("connect to ", path, ": ", err.Error(), "; if the daemon is not running, start it with `ax daemon`")
 	case syscall.EINVAL, syscall.ENAMETOOLONG:
-		return fmt.Errorf("%s is too long for a socket's name (107 bytes): choose a shorter --run-dir", path)
+		return text.Error(path, " is too long for a socket's name (107 bytes): choose a shorter --run-dir")
 	}
-	return fmt.Errorf("connect to the AppSwitch agent at %s: %w", path, err)
+	return text.Wrap(err, "connect to the AppSwitch agent at ", path)
 }
 
 // dial connects to a packet socket.
@@ -219,7 +216,7 @@ func receive(fd int, buffer []byte, flags int) (int, []int, error) {
 		}
 		if rflags&(syscall.MSG_TRUNC|syscall.MSG_CTRUNC) != 0 {
 			closeAll(fds)
-			return 0, nil, fmt.Errorf("packet longer than %d bytes or with more than %d descriptors", wire.MaxMessage, wire.MaxFDs)
+			return 0, nil, text.Error("packet too long or with too many descriptors")
 		}
 		return n, fds, nil
 	}

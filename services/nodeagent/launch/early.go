@@ -2,33 +2,59 @@ package launch
 
 import (
 	"errors"
-	"os"
 	"runtime"
+	"syscall"
 
+	"appswitch.io/services/nodeagent/launch/internal/text"
 	"appswitch.io/services/nodeagent/launch/options"
 )
 
 // Names under which the binary is started by itself (argv[0]).
 const (
 	holderName = "ax-holder" // what stays behind the program: see holder.go
-	stageName  = "ax-launch" // the child of a supervisor: see supervise.go
+	stageName  = "ax-launch" // the child of a supervisor: see stage.go
 )
 
-// Early runs a command line of `ax run` to its end and does not return then; from any other it returns at once.
-// It must be called on the main thread, from an init function. It leaves requests for help to the command line tool.
+// What earlier inits leave for later ones.
+var (
+	looked  bool         // the command line has been looked at
+	pending *Supervision // what Early could not finish
+)
+
+// Fast is Early for a caller that package os is not initialised for yet.
+func Fast() {
+	if line, err := readFile("/proc/self/cmdline"); err == nil && len(line) > 1 {
+		Early(text.Split(string(line[:len(line)-1]), 0))
+	}
+}
+
+// Late returns what Fast could not finish, or nil. It does Fast's work where there is no /proc.
+func Late(args []string) *Supervision {
+	if !looked {
+		Early(args)
+	}
+	s := pending
+	pending = nil
+	return s
+}
+
+// Early runs a command line of `ax run` to its end and does not return then, unless a supervisor is needed; from any
+// other it returns at once. It must be called on the main thread, from an init function. It leaves requests for help
+// to the command line tool.
 func Early(args []string) {
+	looked = true
 	if len(args) < 2 {
 		return
 	}
 	switch args[0] {
 	case holderName:
-		if state, ok := os.LookupEnv(holderEnv); ok {
+		if state, ok := syscall.Getenv(holderEnv); ok {
 			runtime.LockOSThread()
-			os.Exit(holderMain(state))
+			syscall.Exit(holderMain(state))
 		}
 		return
 	case stageName:
-		os.Exit(stage(args[1:]))
+		syscall.Exit(report(stage(args[1:])))
 	}
 	rest := args[1:]
 	switch {
@@ -38,25 +64,21 @@ func Early(args []string) {
 	default:
 		return
 	}
-	o, err := options.Parse(rest, os.Getenv, isProgram)
+	o, err := options.Parse(rest, getenv, isProgram)
 	if errors.Is(err, options.ErrHelp) {
 		return
 	}
-	os.Exit(start(o, err))
-}
-
-// Main runs a command line of `ax run`, given what follows the word run. If all goes well it doesn't return: the
-// process has become the program. Otherwise the message is on standard error and the result is the exit code.
-func Main(args []string) int {
-	o, err := options.Parse(args, os.Getenv, isProgram)
-	return start(o, err)
-}
-
-func start(o options.Run, err error) int {
 	if err == nil {
-		err = run(o)
+		pending, err = run(o, rest)
 	}
-	return report(err)
+	if pending == nil {
+		syscall.Exit(report(err))
+	}
+}
+
+func getenv(key string) string {
+	value, _ := syscall.Getenv(key)
+	return value
 }
 
 // Exit codes of `ax run` itself; the others are the program's.
@@ -65,21 +87,16 @@ const (
 	exitFailed        = 125
 	exitNotExecutable = 126
 	exitNotFound      = 127
+	exitSignal        = 128 // plus the number of the signal that ended the program
 )
 
-// exitError ends `ax run` with a code of its own; a nil err says nothing.
+// exitError ends `ax run` with a code of its own.
 type exitError struct {
 	code int
 	err  error
 }
 
-func (e *exitError) Error() string {
-	if e.err == nil {
-		return "exit"
-	}
-	return e.err.Error()
-}
-
+func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
 // report prints an error and chooses the exit code.
@@ -92,18 +109,15 @@ func report(err error) int {
 		complain(usage.Message + "\nSee 'ax run --help'.")
 		return exitUsage
 	}
+	complain(err.Error())
 	var exit *exitError
 	if errors.As(err, &exit) {
-		if exit.err != nil {
-			complain(exit.err.Error())
-		}
 		return exit.code
 	}
-	complain(err.Error())
 	return exitFailed
 }
 
 // complain writes one line for the user, in one piece.
 func complain(message string) {
-	_, _ = os.Stderr.WriteString("ax run: " + message + "\n")
+	_, _ = syscall.Write(2, []byte(text.Join("ax run: ", message, "\n")))
 }

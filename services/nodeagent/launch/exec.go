@@ -1,14 +1,15 @@
 package launch
 
 import (
-	"fmt"
 	"syscall"
+
+	"appswitch.io/services/nodeagent/launch/internal/text"
 )
 
 const shell = "/bin/sh" // runs scripts that don't name an interpreter
 
-// execute replaces the process by the program. syscall.Exec undoes what the Go runtime changed: the limit of open
-// files; signal handlers end with the exec, and restoreSignals takes care of the ignored ones.
+// execute replaces the process by the program. syscall.Exec undoes what the Go runtime did to the limit of open
+// files, and handlers end with the exec; restoreSignals takes care of the rest.
 func execute(program string, argv, env []string) error {
 	restoreSignals()
 	err := syscall.Exec(program, argv, env)
@@ -19,5 +20,5 @@ func execute(program string, argv, env []string) error {
 	if err == syscall.ENOENT { // the interpreter of a script, since the program was found
 		code = exitNotFound
 	}
-	return &exitError{code, fmt.Errorf("%s: %s", program, errnoText(err))}
+	return &exitError{code, text.Wrap(err, program)}
 }

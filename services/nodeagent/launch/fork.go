@@ -1,10 +1,11 @@
 package launch
 
 import (
-	"encoding/json"
-	"fmt"
 	"syscall"
+	"time"
 	"unsafe"
+
+	"appswitch.io/services/nodeagent/launch/internal/text"
 )
 
 // Descriptors of a holder when it starts; all others are closed.
@@ -19,7 +20,14 @@ type holderExec struct {
 	exe, root, null   *byte
 	argv, envp        **byte
 	listener, journal uintptr
+	watch             pollFD // of the holder's copy of the listener
+	delay             syscall.Timespec
 }
+
+// holderDelay is how long a program runs before its holder starts in earnest. Until then the forked process keeps the
+// descriptors, which is all that must never be interrupted; the Go runtime's start would compete with the program's
+// own for the processors, and many programs have ended by then.
+const holderDelay = 50 * time.Millisecond
 
 // forkHolder starts a holder with copies of the listener and the journal. The holder is no child of this process,
 // whose program would be surprised by one: a process in between ends at once.
@@ -28,7 +36,7 @@ type holderExec struct {
 func forkHolder(state holderState, listener, journal int) error {
 	h, err := prepareHolder(state, listener, journal)
 	if err != nil {
-		return fmt.Errorf("start the holder process: %w", err)
+		return text.Wrap(err, "start the holder process")
 	}
 	defer func() { closeAll([]int{int(h.listener), int(h.journal)}) }()
 
@@ -36,7 +44,7 @@ func forkHolder(state holderState, listener, journal int) error {
 	// that what is sent to the program's session, group or cgroup doesn't end it before the program.
 	all, old := ^uint64(0), uint64(0)
 	if errno := setSignalMask(&all, &old); errno != 0 {
-		return fmt.Errorf("start the holder process: block signals: %w", errno)
+		return text.Wrap(errno, "start the holder process: block signals")
 	}
 	pid, errno := doubleFork(h)
 	var status uint32
@@ -49,35 +57,37 @@ func forkHolder(state holderState, listener, journal int) error {
 	}
 	switch {
 	case errno != 0:
-		return fmt.Errorf("start the holder process: %w", errno)
+		return text.Wrap(errno, "start the holder process")
 	case waitErr != 0:
-		return fmt.Errorf("start the holder process: wait: %w", waitErr)
+		return text.Wrap(waitErr, "start the holder process: wait")
 	case status != 0:
-		return fmt.Errorf("start the holder process: fork: %w", syscall.Errno(status>>8&0xff))
+		return text.Wrap(syscall.Errno(status>>8&0xff), "start the holder process: fork")
 	}
 	return nil
 }
 
 func prepareHolder(state holderState, listener, journal int) (*holderExec, error) {
-	text, err := json.Marshal(state)
+	env, err := state.environ()
 	if err != nil {
 		return nil, err
 	}
-	argv, err := syscall.SlicePtrFromStrings([]string{holderName, state.Attach.AppID})
+	argv, err := syscall.SlicePtrFromStrings([]string{holderName, state.attach.AppID})
 	if err != nil {
 		return nil, err
 	}
-	// One processor and an eager collector: a holder sleeps, and there is one for each program.
-	envp, err := syscall.SlicePtrFromStrings([]string{holderEnv + "=" + string(text), "GOMAXPROCS=1", "GOGC=20"})
+	envp, err := syscall.SlicePtrFromStrings(env)
 	if err != nil {
 		return nil, err
 	}
-	h := &holderExec{argv: &argv[0], envp: &envp[0]}
+	h := &holderExec{
+		argv: &argv[0], envp: &envp[0],
+		watch: pollFD{fd: holderListener}, delay: syscall.NsecToTimespec(holderDelay.Nanoseconds()),
+	}
 	for _, p := range []struct {
 		to   **byte
-		text string
+		path string
 	}{{&h.exe, selfExe}, {&h.root, "/"}, {&h.null, "/dev/null"}} {
-		if *p.to, err = syscall.BytePtrFromString(p.text); err != nil {
+		if *p.to, err = syscall.BytePtrFromString(p.path); err != nil {
 			return nil, err
 		}
 	}
@@ -148,6 +158,12 @@ func doubleFork(h *holderExec) (pid uintptr, errno syscall.Errno) {
 	syscall.RawSyscall(syscall.SYS_DUP3, h.listener, holderListener, 0)
 	syscall.RawSyscall(syscall.SYS_DUP3, h.journal, holderJournal, 0)
 	syscall.RawSyscall(sysCloseRange, holderJournal+1, ^uintptr(0)>>32, 0)
+	syscall.RawSyscall6(syscall.SYS_PRCTL, prSetDumpable, 0, 0, 0, 0, 0)
+	ended, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&h.watch)), 1,
+		uintptr(unsafe.Pointer(&h.delay)), 0, 0, 0)
+	for errno == 0 && ended == 1 {
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+	}
 	syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(h.exe)),
 		uintptr(unsafe.Pointer(h.argv)), uintptr(unsafe.Pointer(h.envp)))
 	for {

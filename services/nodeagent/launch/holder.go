@@ -1,13 +1,14 @@
 package launch
 
 import (
-	"encoding/json"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
 
+	"appswitch.io/services/nodeagent/launch/internal/text"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -16,29 +17,49 @@ import (
 // that nothing waits for ever; and end with the program. The last must never wait for the others, so one thread polls
 // and never blocks, and a second one, started when it is first needed, answers calls.
 
+const minimumTimeout = 100 // milliseconds; less would answer calls while an agent restarts
+
+// The environment of a holder.
 const (
-	holderEnv      = "AX_HOLDER" // its value is a holderState
-	minimumTimeout = 100         // milliseconds; less would answer calls while an agent restarts
+	holderEnv        = "AX_HOLDER"         // the packet that attaches it, in hexadecimal digits
+	holderTimeoutEnv = "AX_HOLDER_TIMEOUT" // wire.Welcome.AgentTimeout
+	holderRunDirEnv  = "AX_RUN_DIR"
 )
 
 // holderState is what a holder must know.
 type holderState struct {
-	RunDir  string      `json:"runDir"`
-	Timeout int         `json:"timeout"` // wire.Welcome.AgentTimeout
-	Attach  wire.Attach `json:"attach"`
+	runDir  string
+	timeout int // wire.Welcome.AgentTimeout
+	attach  wire.Attach
+}
+
+func (s holderState) environ() ([]string, error) {
+	s.attach.Holder = true
+	packet, err := wire.Message{Attach: &s.attach}.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	return []string{
+		text.Join(holderEnv, "=", toHex(packet)),
+		text.Join(holderTimeoutEnv, "=", strconv.Itoa(s.timeout)),
+		text.Join(holderRunDirEnv, "=", s.runDir),
+		"GOMAXPROCS=1", "GOGC=20", // it sleeps, and there is one for each program
+	}, nil
 }
 
 // holderMain is the holder process. It returns its exit code when the program has ended.
-func holderMain(text string) int {
+func holderMain(attach string) int {
+	hide()
 	name := [16]byte{}
 	copy(name[:15], holderName)
-	_, _, _ = syscall.RawSyscall6(syscall.SYS_PRCTL, prSetDumpable, 0, 0, 0, 0, 0)
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0, 0)
-	var state holderState
-	if err := json.Unmarshal([]byte(text), &state); err != nil {
+	ignoreSignals()
+	packet, ok := fromHex(attach)
+	timeout, err := strconv.Atoi(getenv(holderTimeoutEnv))
+	if !ok || err != nil {
 		return exitFailed
 	}
-	h, err := newHolder(state, holderListener, holderJournal)
+	h, err := newHolder(getenv(holderRunDirEnv), packet, timeout, holderListener, holderJournal)
 	if err != nil {
 		return exitFailed
 	}
@@ -48,6 +69,9 @@ func holderMain(text string) int {
 	}
 	return 0
 }
+
+// hide keeps the program, which may run as the same user, from looking into this process or taking its descriptors.
+func hide() { _, _, _ = syscall.RawSyscall6(syscall.SYS_PRCTL, prSetDumpable, 0, 0, 0, 0, 0) }
 
 // holder serves one program.
 type holder struct {
@@ -70,20 +94,15 @@ type holder struct {
 	wake      chan struct{}
 }
 
-func newHolder(state holderState, listener, memory int) (*holder, error) {
-	state.Attach.Holder = true
-	packet, err := wire.Message{Attach: &state.Attach}.Marshal()
-	if err != nil {
-		return nil, err
-	}
+func newHolder(runDir string, attach []byte, timeout, listener, memory int) (*holder, error) {
 	j, err := mapJournal(memory)
 	if err != nil {
 		return nil, err
 	}
 	return &holder{
-		path:     state.RunDir + "/" + wire.SocketName,
-		attach:   packet,
-		timeout:  time.Duration(max(state.Timeout, minimumTimeout)) * time.Millisecond,
+		path:     text.Join(runDir, "/", wire.SocketName),
+		attach:   attach,
+		timeout:  time.Duration(max(timeout, minimumTimeout)) * time.Millisecond,
 		listener: listener, memory: memory, journal: j,
 		conn: -1, lost: time.Now(), pause: retryFirst,
 		wake: make(chan struct{}, 1),
@@ -212,7 +231,7 @@ func (h *holder) answer() {
 		for h.answering.Load() {
 			fds := [1]pollFD{{fd: int32(h.listener), events: pollIn}}
 			if err := poll(fds[:], answerPoll); err != nil && err != syscall.EINTR {
-				break
+				time.Sleep(answerPoll)
 			}
 			if fds[0].revents&pollIn == 0 || !h.answering.Load() {
 				continue

@@ -2,7 +2,8 @@ package launch
 
 import (
 	"strconv"
-	"strings"
+
+	"appswitch.io/services/nodeagent/launch/internal/text"
 )
 
 const (
@@ -12,19 +13,25 @@ const (
 
 // parseIP reads an IPv4 or IPv6 address into 4 or 16 bytes. Package netip would do, but it is initialised only after
 // half of the program.
-func parseIP(text string) ([]byte, bool) {
-	if !strings.Contains(text, ":") {
-		return parseIPv4(text)
+func parseIP(s string) ([]byte, bool) {
+	if !text.Contains(s, ':') {
+		return parseIPv4(s)
 	}
-	head, tail, short := strings.Cut(text, "::")
-	before, ok := parseGroups(head)
+	gap := -1 // where "::" is
+	for i := 0; i+1 < len(s) && gap < 0; i++ {
+		if s[i:i+2] == "::" {
+			gap = i
+		}
+	}
+	if gap < 0 {
+		addr, ok := parseGroups(s)
+		return addr, ok && len(addr) == ipv6Size
+	}
+	before, ok := parseGroups(s[:gap])
 	if !ok {
 		return nil, false
 	}
-	if !short {
-		return before, len(before) == ipv6Size
-	}
-	after, ok := parseGroups(tail)
+	after, ok := parseGroups(s[gap+2:])
 	if !ok || len(before)+len(after) > ipv6Size-2 {
 		return nil, false
 	}
@@ -34,16 +41,17 @@ func parseIP(text string) ([]byte, bool) {
 	return addr, true
 }
 
-// parseGroups reads one side of "::": groups of 16 bits, the last of which may be an IPv4 address.
-func parseGroups(text string) ([]byte, bool) {
-	var addr []byte
-	if text == "" {
-		return addr, true
+// parseGroups reads what is on one side of "::": groups of 16 bits, the last of which may be an IPv4 address.
+func parseGroups(s string) ([]byte, bool) {
+	if s == "" {
+		return nil, true
 	}
-	for group := range strings.SplitSeq(text, ":") {
-		if strings.Contains(group, ".") {
+	var addr []byte
+	groups := text.Split(s, ':')
+	for i, group := range groups {
+		if text.Contains(group, '.') {
 			v4, ok := parseIPv4(group)
-			return append(addr, v4...), ok && strings.HasSuffix(text, group) && len(addr)+ipv4Size <= ipv6Size
+			return append(addr, v4...), ok && i == len(groups)-1 && len(addr)+ipv4Size <= ipv6Size
 		}
 		n, err := strconv.ParseUint(group, 16, 16)
 		if err != nil || len(group) > 4 || len(addr) == ipv6Size {
@@ -54,9 +62,9 @@ func parseGroups(text string) ([]byte, bool) {
 	return addr, true
 }
 
-func parseIPv4(text string) ([]byte, bool) {
+func parseIPv4(s string) ([]byte, bool) {
 	addr := make([]byte, 0, ipv4Size)
-	for part := range strings.SplitSeq(text, ".") {
+	for _, part := range text.Split(s, '.') {
 		n, err := strconv.ParseUint(part, 10, 8)
 		if err != nil || len(part) > 1 && part[0] == '0' || len(addr) == ipv4Size {
 			return nil, false

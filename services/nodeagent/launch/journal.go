@@ -1,12 +1,11 @@
 package launch
 
 import (
-	"encoding/binary"
-	"fmt"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
 
+	"appswitch.io/services/nodeagent/launch/internal/text"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -34,7 +33,7 @@ func createJournal() (int, error) {
 		fd, errno = create(mfdCloexec | mfdAllowSealing)
 	}
 	if errno != 0 {
-		return -1, fmt.Errorf("create the journal: %w", errno)
+		return -1, text.Wrap(errno, "create the journal")
 	}
 	if err := fillJournal(fd); err != nil {
 		_ = syscall.Close(fd)
@@ -45,15 +44,17 @@ func createJournal() (int, error) {
 
 func fillJournal(fd int) error {
 	if err := syscall.Ftruncate(fd, wire.JournalSize); err != nil {
-		return fmt.Errorf("size the journal: %w", err)
+		return text.Wrap(err, "size the journal")
 	}
 	var magic [8]byte
-	binary.LittleEndian.PutUint64(magic[:], wire.JournalMagic)
+	for i := range magic {
+		magic[i] = byte(uint64(wire.JournalMagic) >> (8 * i))
+	}
 	if _, err := syscall.Pwrite(fd, magic[:], 0); err != nil {
-		return fmt.Errorf("write the journal's header: %w", err)
+		return text.Wrap(err, "write the journal's header")
 	}
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), fAddSeals, sealSeal|sealShrink|sealGrow); errno != 0 {
-		return fmt.Errorf("seal the journal: %w", errno)
+		return text.Wrap(errno, "seal the journal")
 	}
 	return nil
 }
@@ -64,7 +65,7 @@ type journal []byte
 func mapJournal(fd int) (journal, error) {
 	m, err := syscall.Mmap(fd, 0, wire.JournalSize, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 	if err != nil {
-		return nil, fmt.Errorf("map the journal: %w", err)
+		return nil, text.Wrap(err, "map the journal")
 	}
 	return m, nil
 }

@@ -10,11 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"appswitch.io/services/nodeagent/launch"
+	_ "appswitch.io/services/nodeagent/launch/early" // the test binary is `ax` as well
 )
-
-// The test binary is `ax` as well: this runs it as package early does.
-func init() { launch.Early(os.Args) }
 
 // patience bounds every wait of these tests.
 const patience = 20 * time.Second

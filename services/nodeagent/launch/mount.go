@@ -1,9 +1,9 @@
 package launch
 
 import (
-	"fmt"
 	"syscall"
 
+	"appswitch.io/services/nodeagent/launch/internal/text"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -22,13 +22,13 @@ var nameServices = []string{
 // sockets away. Later mounts of the host still appear in it.
 func overrideNames(runDir string) error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_SLAVE, ""); err != nil {
-		return fmt.Errorf("detach the mount namespace: %w", err)
+		return text.Wrap(err, "detach the mount namespace")
 	}
 	source := runDir + "/" + wire.ResolvConfName
 	// The C library does without a resolv.conf; then there is nothing to cover.
 	if exists(resolvConf) {
 		if err := bind(source, resolvConf); err != nil {
-			return fmt.Errorf("mount %s on %s: %w", source, resolvConf, err)
+			return text.Wrap(err, "mount ", source, " on ", resolvConf)
 		}
 	}
 	for _, path := range openNameServices() {
@@ -36,7 +36,7 @@ func overrideNames(runDir string) error {
 			continue // a link to one that is covered by now
 		}
 		if err := bind("/dev/null", path); err != nil {
-			return fmt.Errorf("cover %s: %w", path, err)
+			return text.Wrap(err, "cover ", path)
 		}
 	}
 	return nil

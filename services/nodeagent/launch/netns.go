@@ -1,11 +1,11 @@
 package launch
 
 import (
-	"encoding/binary"
-	"errors"
-	"fmt"
+	"strconv"
 	"syscall"
 	"unsafe"
+
+	"appswitch.io/services/nodeagent/launch/internal/text"
 )
 
 const loopbackIndex = 1 // of lo, the first device of every network namespace
@@ -15,12 +15,12 @@ const loopbackIndex = 1 // of lo, the first device of every network namespace
 func configureNetwork(ip, device string) error {
 	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.NETLINK_ROUTE)
 	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
+		return text.Wrap(err, "open netlink")
 	}
 	defer func() { _ = syscall.Close(fd) }()
 	n := netlink{fd: fd}
 	if err := n.ask(linkUp(loopbackIndex)); err != nil {
-		return fmt.Errorf("bring lo up: %w", err)
+		return text.Wrap(err, "bring lo up")
 	}
 	index := int32(loopbackIndex)
 	if device != "" {
@@ -35,10 +35,10 @@ func configureNetwork(ip, device string) error {
 	}
 	addr, ok := parseIP(ip)
 	if !ok {
-		return fmt.Errorf("the agent gave the address %q: not an IP address", ip)
+		return text.Error("the agent gave ", strconv.Quote(ip), " as an address")
 	}
 	if err := n.ask(newAddress(index, addr)); err != nil && err != syscall.EEXIST {
-		return fmt.Errorf("put %s on %s: %w", ip, device, err)
+		return text.Wrap(err, "put ", ip, " on ", device)
 	}
 	return nil
 }
@@ -46,8 +46,7 @@ func configureNetwork(ip, device string) error {
 // createDevice makes a device of a name, of the first type that this kernel has, and brings it up. Nothing is ever
 // sent on it: it is there for programs that look for it.
 func (n *netlink) createDevice(name string) (int32, error) {
-	kinds := []string{"dummy", "bridge", "veth"}
-	for _, kind := range kinds {
+	for _, kind := range []string{"dummy", "bridge", "veth"} {
 		err := n.ask(newLink(name, kind))
 		switch err {
 		case nil:
@@ -56,17 +55,17 @@ func (n *netlink) createDevice(name string) (int32, error) {
 				return 0, err
 			}
 			if err := n.ask(linkUp(index)); err != nil {
-				return 0, fmt.Errorf("bring %s up: %w", name, err)
+				return 0, text.Wrap(err, "bring ", name, " up")
 			}
 			return index, nil
 		case syscall.EOPNOTSUPP: // no such type: try the next
 		case syscall.EEXIST:
-			return 0, fmt.Errorf("create interface %s: the new network namespace has one of that name; choose another", name)
+			return 0, text.Error("create interface ", name, ": the new network namespace has one of that name; choose another")
 		default:
-			return 0, fmt.Errorf("create interface %s (%s): %w", name, kind, err)
+			return 0, text.Wrap(err, "create interface ", name, " (", kind, ")")
 		}
 	}
-	return 0, fmt.Errorf("create interface %s: this kernel has none of the device types %v", name, kinds)
+	return 0, text.Error("create interface ", name, ": this kernel has none of the device types dummy, bridge and veth")
 }
 
 // interfaceIndex asks the kernel for the number of a device in the calling thread's network namespace.
@@ -74,7 +73,7 @@ func interfaceIndex(name string) (int32, error) {
 	const siocgifindex = 0x8933
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, fmt.Errorf("open a socket: %w", err)
+		return 0, text.Wrap(err, "open a socket")
 	}
 	defer func() { _ = syscall.Close(fd) }()
 	var request struct {
@@ -84,7 +83,7 @@ func interfaceIndex(name string) (int32, error) {
 	}
 	copy(request.name[:15], name)
 	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), siocgifindex, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		return 0, fmt.Errorf("find interface %s: %w", name, errno)
+		return 0, text.Wrap(errno, "find interface ", name)
 	}
 	return request.index, nil
 }
@@ -95,29 +94,34 @@ type netlink struct {
 	seq uint32
 }
 
-// ask sends a request (type, body) and returns the kernel's verdict: nil, or an errno.
+// ask sends a request and returns the kernel's verdict: nil, or an errno.
 func (n *netlink) ask(r request) error {
 	n.seq++
-	message := make([]byte, syscall.SizeofNlMsghdr, syscall.SizeofNlMsghdr+len(r.body))
-	native := binary.NativeEndian
-	native.PutUint32(message, uint32(cap(message)))
-	native.PutUint16(message[4:], r.kind)
-	native.PutUint16(message[6:], syscall.NLM_F_REQUEST|syscall.NLM_F_ACK|r.flags)
-	native.PutUint32(message[8:], n.seq)
+	// struct nlmsghdr: length, type, flags, sequence number, port
+	message := append32(nil, uint32(syscall.SizeofNlMsghdr+len(r.body)))
+	message = append16(message, r.kind)
+	message = append16(message, syscall.NLM_F_REQUEST|syscall.NLM_F_ACK|r.flags)
+	message = append32(message, n.seq)
+	message = append32(message, 0)
 	message = append(message, r.body...)
 	if err := syscall.Sendto(n.fd, message, 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
 		return err
 	}
-	var reply [4096]byte
-	size, err := syscall.Read(n.fd, reply[:])
+	var reply struct {
+		header  syscall.NlMsghdr
+		verdict int32
+		_       [4096]byte
+	}
+	b := (*[unsafe.Sizeof(reply)]byte)(unsafe.Pointer(&reply))
+	size, err := syscall.Read(n.fd, b[:])
 	if err != nil {
 		return err
 	}
-	if size < syscall.SizeofNlMsghdr+4 || native.Uint16(reply[4:]) != syscall.NLMSG_ERROR || native.Uint32(reply[8:]) != n.seq {
-		return errors.New("netlink: unexpected answer")
+	if size < syscall.SizeofNlMsghdr+4 || reply.header.Type != syscall.NLMSG_ERROR || reply.header.Seq != n.seq {
+		return text.Error("netlink: unexpected answer")
 	}
-	if errno := -int32(native.Uint32(reply[syscall.SizeofNlMsghdr:])); errno != 0 {
-		return syscall.Errno(errno)
+	if reply.verdict != 0 {
+		return syscall.Errno(-reply.verdict)
 	}
 	return nil
 }
@@ -129,13 +133,9 @@ type request struct {
 	body  []byte
 }
 
-// ifinfo is struct ifinfomsg.
+// ifinfo is struct ifinfomsg: family and type, index, flags, which flags to change.
 func ifinfo(index int32, flags, change uint32) []byte {
-	b := make([]byte, syscall.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(b[4:], uint32(index))
-	binary.NativeEndian.PutUint32(b[8:], flags)
-	binary.NativeEndian.PutUint32(b[12:], change)
-	return b
+	return append32(append32(append32(append32(nil, 0), uint32(index)), flags), change)
 }
 
 func linkUp(index int32) request {
@@ -157,8 +157,8 @@ func newAddress(index int32, addr []byte) request {
 		family, flags = syscall.AF_INET6, ifaFNoDAD
 	}
 	// struct ifaddrmsg: family, prefix length, flags, scope, index
-	body := []byte{family, byte(8 * len(addr)), flags, syscall.RT_SCOPE_UNIVERSE, 0, 0, 0, 0}
-	binary.NativeEndian.PutUint32(body[4:], uint32(index))
+	body := []byte{family, byte(8 * len(addr)), flags, syscall.RT_SCOPE_UNIVERSE}
+	body = append32(body, uint32(index))
 	body = appendAttribute(body, syscall.IFA_LOCAL, addr)
 	body = appendAttribute(body, syscall.IFA_ADDRESS, addr)
 	return request{kind: syscall.RTM_NEWADDR, flags: syscall.NLM_F_CREATE | syscall.NLM_F_EXCL, body: body}
@@ -167,11 +167,15 @@ func newAddress(index int32, addr []byte) request {
 // appendAttribute adds one attribute: length, type, value, padding to 4 bytes.
 func appendAttribute(b []byte, kind uint16, value []byte) []byte {
 	const header = 4
-	b = binary.NativeEndian.AppendUint16(b, uint16(header+len(value)))
-	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append16(b, uint16(header+len(value)))
+	b = append16(b, kind)
 	b = append(b, value...)
 	for len(b)%4 != 0 {
 		b = append(b, 0)
 	}
 	return b
 }
+
+// append16 and append32 write native numbers; both architectures are little-endian.
+func append16(b []byte, v uint16) []byte { return append(b, byte(v), byte(v>>8)) }
+func append32(b []byte, v uint32) []byte { return append16(append16(b, uint16(v)), uint16(v>>16)) }

@@ -1,48 +1,47 @@
 package launch
 
 import (
-	"fmt"
-	"os"
-	"strings"
 	"syscall"
+
+	"appswitch.io/services/nodeagent/launch/internal/text"
 )
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" // where PATH is not set
 
 // findProgram looks a program up as a shell does, with a shell's exit codes.
 func findProgram(name string) (string, error) {
-	if strings.Contains(name, "/") {
+	if text.Contains(name, '/') {
 		if err := executable(name); err != nil {
 			code := exitNotExecutable
 			if err == syscall.ENOENT || err == syscall.ENOTDIR {
 				code = exitNotFound
 			}
-			return "", &exitError{code, fmt.Errorf("%s: %s", name, errnoText(err))}
+			return "", &exitError{code, text.Wrap(err, name)}
 		}
 		return name, nil
 	}
-	path, ok := os.LookupEnv("PATH")
+	path, ok := syscall.Getenv("PATH")
 	if !ok {
 		path = defaultPath
 	}
 	var refused error
-	for dir := range strings.SplitSeq(path, ":") {
+	for _, dir := range text.Split(path, ':') {
 		if dir == "" {
 			dir = "."
 		}
-		file := dir + "/" + name
+		file := text.Join(dir, "/", name)
 		err := executable(file)
 		if err == nil {
 			return file, nil
 		}
 		if err == syscall.EACCES && refused == nil {
-			refused = &exitError{exitNotExecutable, fmt.Errorf("%s: permission denied", file)}
+			refused = &exitError{exitNotExecutable, text.Wrap(err, file)}
 		}
 	}
 	if refused != nil {
 		return "", refused
 	}
-	return "", &exitError{exitNotFound, fmt.Errorf("%s: command not found", name)}
+	return "", &exitError{exitNotFound, text.Error(name, ": command not found")}
 }
 
 // isProgram reports whether a word names a program.
@@ -68,16 +67,3 @@ func executable(file string) error {
 }
 
 const atFDCWD = -0x64
-
-// errnoText is the text of an error as a shell prints it.
-func errnoText(err error) string {
-	switch err {
-	case syscall.EACCES:
-		return "permission denied"
-	case syscall.EISDIR:
-		return "is a directory"
-	case syscall.ENOENT:
-		return "no such file or directory"
-	}
-	return err.Error()
-}

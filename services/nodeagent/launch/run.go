@@ -2,29 +2,21 @@ package launch
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"runtime"
 	"syscall"
 
+	"appswitch.io/services/nodeagent/launch/internal/text"
 	"appswitch.io/services/nodeagent/launch/options"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
-// plan is what preparing the calling thread for the program needs to know: the command line and what the agent, or
-// the supervisor in its name, said about it.
-type plan struct {
-	IP         string `json:"ip"`
-	ResolvConf bool   `json:"resolvConf"`
-	Netns      string `json:"netns"` // the agent's network namespace, "" if the agent doesn't tell
-}
-
 // backend is who the program's system calls are handed to: the agent, or the supervisor that speaks for us. Its
 // methods run on a thread of their own, which is neither filtered nor in the new namespaces.
 type backend interface {
-	plan() (plan, error)
+	plan() (*wire.Welcome, error)
 	attach(handed) error
 	close()
+	relinquish() error // on the program's thread, before it becomes the program
 }
 
 // handed is what the backend gets once the filter stands.
@@ -34,26 +26,27 @@ type handed struct {
 }
 
 // run turns this process into the program, or returns the error that prevented it. With --init, or where only a user
-// namespace gives the new network namespace, the process stays as the program's supervisor instead.
-func run(o options.Run) error {
+// namespace gives the new network namespace, it returns what is to be done by a parent instead. args are the command
+// line's, which the parent's child reads again.
+func run(o options.Run, args []string) (*Supervision, error) {
 	program, err := findProgram(o.Command[0])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	who, err := findUser(o.User)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	d := newDirect(o)
 	if o.Init {
-		return supervise(o, newAgent(o.RunDir), nil, false)
+		return &Supervision{args: args, direct: d}, nil
 	}
-	direct := newDirect(o)
-	err = become(o, program, who, direct)
+	err = become(o, program, who, d)
 	if errors.Is(err, errNeedsUserNamespace) {
 		// This thread is still as it was: nothing was unshared.
-		return supervise(o, direct.agent, direct.welcome, true)
+		return &Supervision{args: args, direct: d, userNamespace: true}, nil
 	}
-	return err
+	return nil, err
 }
 
 // errNeedsUserNamespace: the kernel refuses a network namespace to this user.
@@ -74,18 +67,18 @@ func become(o options.Run, program string, who *user, b backend) error {
 		return p.err
 	}
 	if enterErr != nil {
-		if err := stayInNamespace(o, p.plan, enterErr); err != nil {
+		if err := stayInNamespace(o, p.welcome, enterErr); err != nil {
 			close(handover)
 			<-done
 			return err
 		}
 	}
 	if entered.net {
-		if err := configureNetwork(p.plan.IP, o.Interface); err != nil {
+		if err := configureNetwork(p.welcome.IP, o.Interface); err != nil {
 			return err
 		}
 	}
-	overrideOrWarn(o, p.plan, entered.mount)
+	overrideOrWarn(o, p.welcome, entered.mount)
 
 	journal, err := createJournal()
 	if err != nil {
@@ -99,15 +92,18 @@ func become(o options.Run, program string, who *user, b backend) error {
 	if err := <-done; err != nil {
 		return err
 	}
+	if err := b.relinquish(); err != nil {
+		return err
+	}
 	if err := who.assume(); err != nil {
 		return err
 	}
-	return execute(program, o.Command, who.environ(os.Environ()))
+	return execute(program, o.Command, who.environ(syscall.Environ()))
 }
 
 type planned struct {
-	plan plan
-	err  error
+	welcome *wire.Welcome
+	err     error
 }
 
 // talk is the thread that keeps the machine's view. It ends when the listener is handed over, or when handover is
@@ -150,16 +146,18 @@ func enterNamespaces(o options.Run) (namespaces, error) {
 
 // stayInNamespace decides what a refused network namespace means. In a container, which has a network namespace of
 // its own, the program stays in it.
-func stayInNamespace(o options.Run, p plan, err error) error {
+func stayInNamespace(o options.Run, w *wire.Welcome, err error) error {
 	if err != syscall.EPERM {
-		return fmt.Errorf("make a network namespace: %w; run with --new-netns=false to do without", err)
+		return text.Because(err, "make a network namespace: ", err.Error(), "; run with --new-netns=false to do without")
 	}
-	if own, linkErr := os.Readlink(netnsLink); linkErr != nil || p.Netns == "" || own == p.Netns {
+	var link [64]byte
+	n, linkErr := syscall.Readlink(netnsLink, link[:])
+	if linkErr != nil || w.Netns == "" || string(link[:n]) == w.Netns {
 		return errNeedsUserNamespace
 	}
 	if o.Interface != "" {
-		return fmt.Errorf("--interface %s needs a new network namespace, which this container may not make: "+
-			"leave the option out or give the container CAP_SYS_ADMIN and CAP_NET_ADMIN", o.Interface)
+		return text.Error("--interface ", o.Interface, " needs a new network namespace, which this container may not make: "+
+			"leave the option out or give the container CAP_SYS_ADMIN and CAP_NET_ADMIN")
 	}
 	return nil
 }
@@ -169,8 +167,8 @@ const netnsLink = "/proc/self/ns/net"
 // overrideOrWarn replaces what the program's name lookups would use, if that is wanted and possible. Where it isn't,
 // lookups over the network still reach the agent; only a name service behind a UNIX socket escapes it, so only then
 // the user is told.
-func overrideOrWarn(o options.Run, p plan, mount bool) {
-	if !o.DNSOverride || !p.ResolvConf {
+func overrideOrWarn(o options.Run, w *wire.Welcome, mount bool) {
+	if !o.DNSOverride || !w.ResolvConf {
 		return
 	}
 	err := error(syscall.EPERM)
@@ -183,53 +181,4 @@ func overrideOrWarn(o options.Run, p plan, mount bool) {
 	}
 	complain("the program's name lookups may bypass AppSwitch: " + err.Error() +
 		"; run as root, or disable nscd and systemd-resolved, or silence this with --dns-override=false")
-}
-
-// direct is the backend that talks to the agent itself and leaves a holder behind.
-type direct struct {
-	agent   *agent
-	request wire.Hello
-	welcome *wire.Welcome
-}
-
-func newDirect(o options.Run) *direct {
-	return &direct{agent: newAgent(o.RunDir), request: helloFor(o)}
-}
-
-func helloFor(o options.Run) wire.Hello {
-	return wire.Hello{
-		Version: wire.Version, IP: o.IP, Name: o.Name, Labels: o.Labels,
-		NewNetns: o.NewNetns, DNS: o.DNSOverride, Command: cutCommand(o.Command),
-	}
-}
-
-func (d *direct) plan() (plan, error) {
-	w, err := d.agent.hello(&d.request)
-	if err != nil {
-		return plan{}, err
-	}
-	d.welcome = w
-	return planFor(w), nil
-}
-
-func planFor(w *wire.Welcome) plan {
-	return plan{IP: w.IP, ResolvConf: w.ResolvConf, Netns: w.Netns}
-}
-
-func (d *direct) attach(h handed) error {
-	d.request.NewNetns = h.newNetns // not what was asked for, in a container
-	at := attachFor(d.welcome, d.request, os.Getpid())
-	state := holderState{RunDir: d.agent.dir, Timeout: d.welcome.AgentTimeout, Attach: at}
-	var forkErr error
-	d.agent.meanwhile = func() { forkErr = forkHolder(state, h.listener, h.journal) }
-	if err := d.agent.attach(&at, []int{h.listener, h.journal}); err != nil {
-		return err
-	}
-	return forkErr
-}
-
-func (d *direct) close() { d.agent.close() }
-
-func attachFor(w *wire.Welcome, h wire.Hello, pid int) wire.Attach {
-	return wire.Attach{Version: wire.Version, AppID: w.AppID, Token: w.Token, PID: pid, Hello: h}
 }

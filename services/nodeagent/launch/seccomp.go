@@ -1,13 +1,13 @@
 package launch
 
 import (
-	"errors"
-	"fmt"
 	"runtime"
+	"strconv"
 	"syscall"
 	"unsafe"
 
 	"appswitch.io/services/nodeagent/launch/filter"
+	"appswitch.io/services/nodeagent/launch/internal/text"
 )
 
 // linux/seccomp.h and linux/prctl.h
@@ -39,7 +39,7 @@ func installFilter() (int, error) {
 		return -1, err
 	}
 	if len(program) > maxFilterInstructions {
-		return -1, fmt.Errorf("system call filter of %d instructions: the kernel takes %d", len(program), maxFilterInstructions)
+		return -1, text.Error("system call filter of ", strconv.Itoa(len(program)), " instructions: the kernel takes ", strconv.Itoa(maxFilterInstructions))
 	}
 	fprog := struct {
 		n    uint16
@@ -53,7 +53,7 @@ func installFilter() (int, error) {
 	fd, errno := install()
 	if errno == syscall.EACCES { // without CAP_SYS_ADMIN a filter demands that no privilege is ever gained
 		if _, _, errno = syscall.RawSyscall6(syscall.SYS_PRCTL, prSetNoNewPrivs, 1, 0, 0, 0, 0); errno != 0 {
-			return -1, fmt.Errorf("give up gaining privileges (PR_SET_NO_NEW_PRIVS): %w", errno)
+			return -1, text.Wrap(errno, "give up gaining privileges (PR_SET_NO_NEW_PRIVS)")
 		}
 		fd, errno = install()
 	}
@@ -62,10 +62,10 @@ func installFilter() (int, error) {
 	case 0:
 		return fd, nil
 	case syscall.EBUSY:
-		return -1, errors.New("this process is already under a seccomp listener, and the kernel allows one: " +
+		return -1, text.Error("this process is already under a seccomp listener, and the kernel allows one: " +
 			"either it was started by `ax run` (leave the inner `ax run` out), or the container runtime installed one")
 	case syscall.ENOSYS, syscall.EINVAL:
-		return -1, fmt.Errorf("install the system call filter: %w: the kernel needs seccomp user notification (Linux 5.9)", errno)
+		return -1, text.Because(errno, "install the system call filter: ", errno.Error(), ": the kernel needs seccomp user notification (Linux 5.9)")
 	}
-	return -1, fmt.Errorf("install the system call filter: %w", errno)
+	return -1, text.Wrap(errno, "install the system call filter")
 }

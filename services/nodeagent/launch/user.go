@@ -1,12 +1,11 @@
 package launch
 
 import (
-	"fmt"
-	"os"
 	"strconv"
-	"strings"
 	"syscall"
 	"unsafe"
+
+	"appswitch.io/services/nodeagent/launch/internal/text"
 )
 
 // user is who the program runs as. A nil user is the present one.
@@ -30,27 +29,27 @@ func findUser(who string) (*user, error) {
 	if who == "" {
 		return nil, nil //nolint:nilnil // a nil user is the present one
 	}
-	passwd, err := os.ReadFile(passwdFile)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, fmt.Errorf("--user %s: %w", who, err)
+	passwd, err := readFile(passwdFile)
+	if err != nil && err != syscall.ENOENT {
+		return nil, text.Wrap(err, "--user ", who, ": read ", passwdFile)
 	}
-	for line := range strings.Lines(string(passwd)) {
+	for _, line := range text.Split(string(passwd), '\n') {
 		// name:password:uid:gid:comment:home:shell
-		f := strings.Split(strings.TrimSuffix(line, "\n"), ":")
+		f := text.Split(line, ':')
 		if len(f) < 7 || f[0] != who && f[2] != who {
 			continue
 		}
 		uid, errUID := strconv.ParseUint(f[2], 10, 32)
 		gid, errGID := strconv.ParseUint(f[3], 10, 32)
 		if errUID != nil || errGID != nil {
-			return nil, fmt.Errorf("--user %s: %s has a malformed line for it", who, passwdFile)
+			return nil, text.Error("--user ", who, ": ", passwdFile, " has a malformed line for it")
 		}
 		u := &user{name: f[0], uid: uint32(uid), gid: uint32(gid), home: f[5]}
 		return u, u.findGroups()
 	}
 	uid, err := strconv.ParseUint(who, 10, 32)
 	if err != nil || uid == 1<<32-1 {
-		return nil, fmt.Errorf("--user %s: no such user in %s", who, passwdFile)
+		return nil, text.Error("--user ", who, ": no such user in ", passwdFile)
 	}
 	return &user{name: who, uid: uint32(uid), gid: uint32(uid), home: "/"}, nil
 }
@@ -58,13 +57,13 @@ func findUser(who string) (*user, error) {
 // findGroups collects the groups that name the user as a member.
 func (u *user) findGroups() error {
 	u.groups = []uint32{u.gid}
-	file, err := os.ReadFile(groupFile)
-	if err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("--user %s: %w", u.name, err)
+	file, err := readFile(groupFile)
+	if err != nil && err != syscall.ENOENT {
+		return text.Wrap(err, "--user ", u.name, ": read ", groupFile)
 	}
-	for line := range strings.Lines(string(file)) {
+	for _, line := range text.Split(string(file), '\n') {
 		// name:password:gid:member,member
-		f := strings.Split(strings.TrimSuffix(line, "\n"), ":")
+		f := text.Split(line, ':')
 		if len(f) < 4 {
 			continue
 		}
@@ -72,7 +71,7 @@ func (u *user) findGroups() error {
 		if err != nil || uint32(gid) == u.gid || len(u.groups) == maxGroups {
 			continue
 		}
-		for member := range strings.SplitSeq(f[3], ",") {
+		for _, member := range text.Split(f[3], ',') {
 			if member == u.name {
 				u.groups = append(u.groups, uint32(gid))
 				break
@@ -104,9 +103,9 @@ func (u *user) assume() error {
 	case 0:
 		return nil
 	case syscall.EPERM, syscall.EINVAL:
-		return fmt.Errorf("--user %s: %w: only root may run programs as another user", u.name, errno)
+		return text.Because(errno, "--user ", u.name, ": ", errno.Error(), ": only root may run programs as another user")
 	}
-	return fmt.Errorf("--user %s: %w", u.name, errno)
+	return text.Wrap(errno, "--user ", u.name)
 }
 
 // environ is the environment with the variables that name the user.
@@ -117,7 +116,7 @@ func (u *user) environ(env []string) []string {
 	own := []string{"HOME=" + u.home, "USER=" + u.name, "LOGNAME=" + u.name}
 	out := make([]string, 0, len(env)+len(own))
 	for _, e := range env {
-		key, _, _ := strings.Cut(e, "=")
+		key, _, _ := text.Cut(e, '=')
 		if key != "HOME" && key != "USER" && key != "LOGNAME" {
 			out = append(out, e)
 		}

@@ -1,8 +1,10 @@
 package filter
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
+
+	"appswitch.io/services/nodeagent/launch/internal/text"
 )
 
 // rule sends a value (a call's number, or an argument) to a label.
@@ -104,7 +106,7 @@ func (a *assembler) distance(from int, to label) (uint8, error) {
 	at, ok := a.at[to]
 	d := at - from - 1
 	if !ok || d < 0 || d > 255 {
-		return 0, fmt.Errorf("system call filter: jump from %d to label %d spans %d instructions, want 0 to 255", from, to, d)
+		return 0, text.Error("system call filter: the jump at ", strconv.Itoa(from), " spans ", strconv.Itoa(d), " instructions, want 0 to 255")
 	}
 	return uint8(d), nil
 }

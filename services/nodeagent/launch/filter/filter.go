@@ -6,7 +6,7 @@
 // (BPF can't), only at registers. Start reading at [Program]; calls.go holds the tables.
 package filter
 
-import "fmt"
+import "appswitch.io/services/nodeagent/launch/internal/text"
 
 // Instruction is one classic BPF instruction, laid out as the kernel's struct sock_filter.
 type Instruction struct {
@@ -72,7 +72,7 @@ const (
 func Program(goarch string) ([]Instruction, error) {
 	m, ok := machines[goarch]
 	if !ok {
-		return nil, fmt.Errorf("no system call filter for %s: amd64 and arm64 have one", goarch)
+		return nil, text.Error("no system call filter for ", goarch, ": amd64 and arm64 have one")
 	}
 	a := assembler{at: make(map[label]int), next: fixedLabels}
 	native, foreign, dispatch := a.label(), a.label(), a.label()

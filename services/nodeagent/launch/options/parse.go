@@ -2,7 +2,8 @@ package options
 
 import (
 	"errors"
-	"strings"
+
+	"appswitch.io/services/nodeagent/launch/internal/text"
 )
 
 // ErrHelp says that the command line asks for help.
@@ -13,7 +14,7 @@ type UsageError struct{ Message string }
 
 func (e *UsageError) Error() string { return e.Message }
 
-func usage(parts ...string) error { return &UsageError{Message: strings.Join(parts, "")} }
+func usage(parts ...string) error { return &UsageError{Message: text.Join(parts...)} }
 
 // Parse reads the arguments that follow `ax run`. getenv supplies AX_RUN_DIR; found reports whether a word is the
 // name of a program, for the suggestion that an unknown option deserves. The error is ErrHelp or a *UsageError.
@@ -90,8 +91,8 @@ func (r *Run) set(o Option, value string) error {
 	case "user":
 		r.User = value
 	case "interface":
-		if len(value) > maxInterfaceName || strings.ContainsAny(value, "/ \t\n") || value == "." || value == ".." {
-			return usage("option --interface ", value, ": an interface name has 1 to 15 characters, no blank and no /")
+		if !validInterface(value) {
+			return usage("option --interface ", value, ": an interface name has 1 to 15 characters, no blank, / or :")
 		}
 		r.Interface = value
 	case "run-dir":
@@ -102,10 +103,20 @@ func (r *Run) set(o Option, value string) error {
 
 const maxInterfaceName = 15 // IFNAMSIZ without the final zero
 
+// validInterface is the kernel's rule for names of devices.
+func validInterface(name string) bool {
+	for _, b := range []byte("/: \t\n\v\f\r") {
+		if text.Contains(name, b) {
+			return false
+		}
+	}
+	return name != "" && len(name) <= maxInterfaceName && name != "." && name != ".."
+}
+
 func (r *Run) addLabels(csv string) error {
-	for label := range strings.SplitSeq(csv, ",") {
-		label = strings.TrimSpace(label)
-		key, value, ok := strings.Cut(label, "=")
+	for _, label := range text.Split(csv, ',') {
+		label = text.Trim(label)
+		key, value, ok := text.Cut(label, '=')
 		if !ok || key == "" {
 			return usage("option --labels ", csv, ": ", quote(label), " is not KEY=VALUE")
 		}
@@ -140,41 +151,33 @@ func (r *Run) check() error {
 func unknown(args []string, found func(string) bool) error {
 	arg := args[0]
 	name, _, long := split(arg)
-	var b strings.Builder
-	b.WriteString("unknown option ")
-	b.WriteString(arg)
 	near := ""
 	if long {
 		near = nearest(name)
 	} else {
-		name = strings.TrimLeft(arg, "-")
+		name = arg[1:]
 	}
+	message := text.Join("unknown option ", arg)
 	if near != "" {
-		b.WriteString("; did you mean --")
-		b.WriteString(near)
-		b.WriteString("?")
+		message += text.Join("; did you mean --", near, "?")
 	}
 	// The dashes may be a slip for the program itself: `ax run --curl` for `ax run -- curl`.
-	if name != "" && (found(name) || long && near == "") {
+	if found(name) || long && near == "" {
 		if near == "" {
-			b.WriteString(";")
+			message += ";"
 		}
-		b.WriteString(" to run ")
-		b.WriteString(name)
-		b.WriteString(": ax run -- ")
-		b.WriteString(name)
+		message += text.Join(" to run ", name, ": ax run -- ", name)
 		for i, a := range args[1:] {
 			if i == maxEcho {
-				b.WriteString(" ...")
+				message += " ..."
 				break
 			}
-			b.WriteString(" ")
-			b.WriteString(a)
+			message += " " + a
 		}
 	} else if near == "" {
-		b.WriteString("; to run a program whose name starts with a dash, write -- before it")
+		message += "; to run a program whose name starts with a dash, write -- before it"
 	}
-	return usage(b.String())
+	return usage(message)
 }
 
 const maxEcho = 8 // arguments repeated in a suggestion
@@ -189,7 +192,7 @@ func nearest(name string) string {
 		if d := distance(name, o.Name); d < bestDistance && d < len(name) {
 			best, bestDistance = o.Name, d
 		}
-		if len(name) > 2 && bestDistance > 1 && strings.HasPrefix(o.Name, name) {
+		if len(name) > 2 && bestDistance > 1 && text.HasPrefix(o.Name, name) {
 			best, bestDistance = o.Name, 1
 		}
 	}
@@ -221,11 +224,12 @@ func distance(a, b string) int {
 	return last[len(b)]
 }
 
+// parseBool accepts what strconv.ParseBool, and so the flags of other commands, accept.
 func parseBool(s string) (value, ok bool) {
-	switch strings.ToLower(s) {
-	case "1", "t", "true", "yes", "on":
+	switch s {
+	case "1", "t", "T", "true", "TRUE", "True":
 		return true, true
-	case "0", "f", "false", "no", "off":
+	case "0", "f", "F", "false", "FALSE", "False":
 		return false, true
 	}
 	return false, false
