@@ -26,6 +26,8 @@ const (
 	startTimeout = 60 * time.Second // for reading back the log
 )
 
+var errInUse = errors.New("another registry is using it: stop that one, or choose another --state-dir")
+
 // runEmbedded runs a single-member etcd server. An error means that it can't start or has died.
 func (s *Store) runEmbedded(ctx context.Context) error {
 	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {

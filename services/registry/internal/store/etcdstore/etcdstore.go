@@ -18,6 +18,7 @@ import (
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/services/registry/internal/store"
+	"github.com/google/uuid"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
@@ -159,7 +160,7 @@ func (s *Store) ID(ctx context.Context) (string, error) {
 	}
 	txn, err := c.Txn(ctx).
 		If(clientv3.Compare(clientv3.CreateRevision(s.idKey), "=", 0)).
-		Then(clientv3.OpPut(s.idKey, newID())).
+		Then(clientv3.OpPut(s.idKey, uuid.NewString())).
 		Commit()
 	if err != nil {
 		return "", storeError(err)

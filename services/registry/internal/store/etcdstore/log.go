@@ -3,11 +3,14 @@ package etcdstore
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
+
+const maxAttr = 256 // bytes of an attribute
 
 // etcdLog gives etcd a logger that writes its warnings and errors to slog. What etcd reports below that is of interest
 // only to those who develop etcd.
@@ -71,7 +74,11 @@ func attrs(fields []zapcore.Field) []slog.Attr {
 	out := make([]slog.Attr, 0, len(fields))
 	for _, f := range fields {
 		f.AddTo(enc)
-		out = append(out, slog.Any(f.Key, enc.Fields[f.Key]))
+		value := enc.Fields[f.Key]
+		if text, ok := value.(string); ok && len(text) > maxAttr {
+			value = strings.ToValidUTF8(text[:maxAttr], "") + "…" // some are whole requests
+		}
+		out = append(out, slog.Any(f.Key, value))
 	}
 	return out
 }

@@ -2,14 +2,12 @@ package etcdstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/services/registry/internal/store"
-	"github.com/google/uuid"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -121,7 +119,3 @@ func (s *Store) Revoke(ctx context.Context, id store.LeaseID) error {
 	}
 	return nil
 }
-
-func newID() string { return uuid.NewString() }
-
-var errInUse = errors.New("another registry is using it: stop that one, or choose another --state-dir")
