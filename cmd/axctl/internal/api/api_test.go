@@ -67,9 +67,12 @@ func TestErrors(t *testing.T) {
 			want:    "does not answer /v1/nodes as AppSwitch does",
 		},
 		{
-			name:    "an error that is no status",
-			handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(502); _, _ = w.Write([]byte(`{}`)) },
-			want:    "502 Bad Gateway",
+			name: "an error that is no status",
+			handler: func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusBadGateway)
+				_, _ = w.Write([]byte(`{}`))
+			},
+			want: "502 Bad Gateway",
 		},
 		{
 			name:    "silent",

@@ -133,7 +133,7 @@ func sockDiag(ctx context.Context) Result {
 	if err != nil {
 		return warning(name, fix, "closed sockets are noticed later: %v", err)
 	}
-	defer unix.Close(fd)         //nolint:errcheck // only read from
+	defer unix.Close(fd)
 	const destroyGroups = 0b1111 // TCP and UDP over IPv4 and IPv6: SKNLGRP_INET_TCP_DESTROY and the three after it
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: destroyGroups}); err != nil {
 		return warning(name, fix, "closed sockets are noticed later: %v", err)
@@ -153,7 +153,7 @@ func sockDiag(ctx context.Context) Result {
 		if n > 0 {
 			return ok(name, "the kernel tells when sockets close")
 		}
-		if err != nil && err != unix.EINTR { //nolint:errorlint // errno, as it comes
+		if err != nil && err != unix.EINTR {
 			return warning(name, fix, "closed sockets are noticed later: %v", err)
 		}
 	}

@@ -77,7 +77,7 @@ func tryListener() (install, addfd error) {
 	if e != 0 {
 		return e, nil
 	}
-	defer unix.Close(int(fd)) //nolint:errcheck // nothing was written to it
+	defer unix.Close(int(fd))
 	// A descriptor that doesn't exist: a kernel that knows the call complains about that (EBADF), and only then.
 	request := struct {
 		id                           uint64

@@ -70,7 +70,7 @@ func untilSignal(parent context.Context) (context.Context, func()) {
 					fmt.Fprintln(os.Stderr, "ax daemon: second signal: ended at once")
 					os.Exit(exitFailed)
 				}
-				cancel(&daemon.Signal{Name: s.String()})
+				cancel(&daemon.SignalError{Name: s.String()})
 			}
 		}
 	}()

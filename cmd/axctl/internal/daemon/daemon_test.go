@@ -106,7 +106,7 @@ func start(t *testing.T, o *Options) *running {
 func (r *running) stop(t *testing.T) {
 	t.Helper()
 	begin := time.Now()
-	r.cancel(&Signal{Name: "terminated"})
+	r.cancel(&SignalError{Name: "terminated"})
 	select {
 	case err := <-r.err:
 		if err != nil {

@@ -1,6 +1,6 @@
 package daemon
 
-// Signal is the cause of an end that was asked for: the name of the signal.
-type Signal struct{ Name string }
+// SignalError is the cause of an end that was asked for.
+type SignalError struct{ Name string } // of the signal
 
-func (s *Signal) Error() string { return "received signal: " + s.Name }
+func (s *SignalError) Error() string { return "received signal: " + s.Name }

@@ -109,7 +109,7 @@ func wait(ctx context.Context, g *errgroup.Group, running *sync.Map) error {
 		return true
 	})
 	late := fmt.Errorf("%s did not stop within %s", strings.Join(names, ", "), StopTimeout)
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.As(cause, new(*Signal)) {
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.As(cause, new(*SignalError)) {
 		return errors.Join(cause, late)
 	}
 	return late

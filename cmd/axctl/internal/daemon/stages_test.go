@@ -106,7 +106,7 @@ func TestStagesDoNotWaitForEver(t *testing.T) {
 		var e ends
 		release := make(chan struct{})
 		ctx, cancel := context.WithCancelCause(context.Background())
-		time.AfterFunc(time.Minute, func() { cancel(&Signal{"terminated"}) })
+		time.AfterFunc(time.Minute, func() { cancel(&SignalError{"terminated"}) })
 		start := time.Now()
 		stuck := runner{"agent", func(context.Context) error { <-release; return nil }}
 		err := runStages(ctx, quiet(), [][]runner{{stuck}, {e.until("registry", 0)}})
