@@ -22,12 +22,14 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Waits before the stream is opened anew.
+// Times of a watcher.
 const (
-	MinBackoff    = 50 * time.Millisecond
-	MaxBackoff    = time.Second
-	jitter        = 0.5             // half of a wait is random, so that nodes don't return at once
-	healthyStream = 2 * time.Second // a stream that lived this long starts the waits over
+	IdleTimeout   = 30 * time.Second      // without a message (the router confirms every few seconds) the stream is opened anew
+	FreshAge      = 20 * time.Second      // what is no older counts as current: heartbeats of registry and router come every 10 s and 5 s
+	MinBackoff    = 50 * time.Millisecond // first wait before the stream is opened anew
+	MaxBackoff    = time.Second           // longest wait
+	jitter        = 0.5                   // half of a wait is random, so that nodes don't return at once
+	healthyStream = 2 * time.Second       // a stream that lived this long starts the waits over
 )
 
 // Deps is what a Watcher needs; all of it is required.
@@ -49,8 +51,7 @@ type Watcher struct {
 	// mu guards everything below, and the replacement of snapshot.
 	mu        sync.Mutex
 	connected bool
-	contact   time.Time // as of when the routes were last known to be true; the start of Run if they never were
-	behind    bool      // the router said that it has not heard of the registry since then
+	trueAt    time.Time // when the routes were last known to be true; the start of Run if they never were
 	suspects  []ax.NodeName
 }
 
@@ -79,15 +80,19 @@ func (w *Watcher) Connected() bool {
 	return w.connected
 }
 
-// Age returns for how long the routes may have been behind the service table: 0 while the router is in contact with
-// both us and the registry.
+// Age returns the time since the routes were last known to be true: since the router was last in contact, and it with
+// the registry. While everything is in contact it is 0.
 func (w *Watcher) Age() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if (w.connected && !w.behind) || w.contact.IsZero() {
+	if w.trueAt.IsZero() {
 		return 0
 	}
-	return time.Since(w.contact)
+	age := time.Since(w.trueAt)
+	if w.connected && age <= FreshAge {
+		return 0
+	}
+	return age
 }
 
 // Suspect says which nodes gossip holds for failed, in place of those named before: present and future snapshots
@@ -104,7 +109,7 @@ func (w *Watcher) Suspect(nodes ...ax.NodeName) {
 // Run follows the routes until ctx ends, reconnecting for as long as it takes, and then returns nil.
 func (w *Watcher) Run(ctx context.Context) error {
 	w.mu.Lock()
-	w.contact = time.Now()
+	w.trueAt = time.Now()
 	w.mu.Unlock()
 	wait := &backoff.ExponentialBackOff{InitialInterval: MinBackoff, MaxInterval: MaxBackoff, Multiplier: 2, RandomizationFactor: jitter}
 	wait.Reset()
@@ -134,40 +139,45 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // stream opens one stream and follows it until it breaks.
 func (w *Watcher) stream(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	stream, err := w.deps.Client.WatchRoutes(ctx, &routerv1.WatchRoutesRequest{Node: string(w.node)}, grpc.WaitForReady(true))
 	if err != nil {
 		return err
 	}
+	idle := time.AfterFunc(IdleTimeout, func() { cancel(fmt.Errorf("no word from the router in %s", IdleTimeout)) })
+	defer idle.Stop()
 	var reader axpb.RoutesReader
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
-			return err
+			return errors.Join(err, context.Cause(ctx))
 		}
+		idle.Reset(IdleTimeout)
 		delta, complete, err := reader.Read(resp)
 		if err != nil {
 			return fmt.Errorf("message refused: %w", err)
 		}
 		if complete {
-			w.apply(delta, resp.GetAge().AsDuration())
+			w.apply(delta, time.Now().Add(-max(resp.GetAge().AsDuration(), 0)))
 		}
 	}
 }
 
-// apply takes a delta that was true so long ago.
-func (w *Watcher) apply(d route.Delta, age time.Duration) {
+// apply takes the snapshot to where a delta leads; trueAt is when the router last knew that to be true.
+func (w *Watcher) apply(d route.Delta, trueAt time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.contact, w.behind = time.Now().Add(-age), age > 0
 	last := w.snapshot.Load()
-	base := last
-	if base == nil {
-		base = route.Empty().Suspect(w.suspects...)
+	next := last
+	switch {
+	case last == nil:
+		next = route.Empty().Suspect(w.suspects...).Apply(d)
+	case !d.Empty() || d.Revision != last.Revision():
+		next = last.Apply(d)
 	}
-	next := base.Apply(d)
 	w.snapshot.Store(next)
+	w.trueAt = trueAt
 	if !w.connected {
 		w.connected = true
 		w.deps.Log.Info("routes are current", "revision", int64(next.Revision()), "services", next.Size().Services, "nodes", next.Size().Nodes)
@@ -182,11 +192,9 @@ func (w *Watcher) disconnected() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	was := w.connected
-	if was {
-		w.connected = false
-		if !w.behind {
-			w.contact = time.Now()
-		}
+	if was && time.Since(w.trueAt) <= FreshAge {
+		w.trueAt = time.Now()
 	}
+	w.connected = false
 	return was
 }

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // router says to each stream what the test tells it to say.
@@ -199,8 +200,6 @@ func TestSnapshotIsKept(t *testing.T) {
 		_, all := messages(t, route.Delta{Revision: 5, Full: true, Upserts: services("1.1.1.1:80")})
 		all.Full = true
 		g.say(all)
-		time.Sleep(time.Hour)
-		g.expectContact(true, 0)
 		g.server.Leave()
 		synctest.Wait()
 		time.Sleep(time.Hour)
@@ -230,6 +229,44 @@ func TestSnapshotIsKept(t *testing.T) {
 	})
 }
 
+// TestConfirmations has a router that says every few seconds that nothing has changed.
+func TestConfirmations(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		_, all := messages(t, route.Delta{Revision: 5, Full: true, Upserts: services("1.1.1.1:80")})
+		all.Full = true
+		g.say(all)
+		first := g.Snapshot()
+		for range 100 {
+			time.Sleep(5 * time.Second)
+			g.expectContact(true, 0)
+			g.say(&routerv1.WatchRoutesResponse{Revision: 5, Complete: true, Age: durationpb.New(10 * time.Second)})
+			g.expectContact(true, 0)
+		}
+		if g.Snapshot() != first {
+			t.Error("a confirmation makes another snapshot")
+		}
+		g.say(&routerv1.WatchRoutesResponse{Revision: 7, Complete: true})
+		g.expect(7, "1.1.1.1:80")
+		if g.router.opened() != 1 {
+			t.Errorf("%d streams, want 1", g.router.opened())
+		}
+		// The router hears no more of the registry.
+		g.say(&routerv1.WatchRoutesResponse{Revision: 7, Complete: true, Age: durationpb.New(time.Minute)})
+		time.Sleep(time.Second)
+		g.expectContact(true, time.Minute+time.Second)
+		g.say(&routerv1.WatchRoutesResponse{Revision: 7, Complete: true, Age: durationpb.New(-time.Minute)})
+		g.expectContact(true, 0)
+		// The router is there, but has nothing to say.
+		time.Sleep(IdleTimeout)
+		synctest.Wait()
+		g.expectContact(false, IdleTimeout)
+		time.Sleep(MaxBackoff)
+		if g.router.opened() != 2 || !strings.Contains(g.log.String(), "no word from the router") {
+			t.Errorf("%d streams, want 2; log: %s", g.router.opened(), g.log)
+		}
+	})
+}
+
 func TestWrongMessages(t *testing.T) {
 	_, good := messages(t, route.Delta{Revision: 5, Full: true, Upserts: services("1.1.1.1:80")})
 	good.Full = true
@@ -240,7 +277,9 @@ func TestWrongMessages(t *testing.T) {
 		bubble(t, func(t *testing.T, g *rig) {
 			g.say(good, bad)
 			g.expect(5, "1.1.1.1:80")
-			g.expectContact(false, 0)
+			if g.Connected() {
+				t.Errorf("%s: still connected", name)
+			}
 			if !strings.Contains(g.log.String(), "message refused") {
 				t.Errorf("%s: log: %s", name, g.log)
 			}
