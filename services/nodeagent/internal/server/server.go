@@ -5,7 +5,9 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"appswitch.io/internal/ax"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -31,7 +34,7 @@ type Status struct {
 	PendingWrites     int
 }
 
-// Agent is what the service shows.
+// Agent is what the service shows. The server may sort what it is given.
 type Agent interface {
 	Apps() []ax.App
 	Sockets(app ax.AppID) ([]*nodeagentv1.Socket, error)
@@ -54,7 +57,9 @@ func (s *Server) Register(r grpc.ServiceRegistrar) { nodeagentv1.RegisterNodeAge
 // ListLocalApps implements NodeAgentService.
 func (s *Server) ListLocalApps(context.Context, *nodeagentv1.ListLocalAppsRequest) (*nodeagentv1.ListLocalAppsResponse, error) {
 	resp := &nodeagentv1.ListLocalAppsResponse{}
-	for _, a := range s.agent.Apps() {
+	apps := s.agent.Apps()
+	slices.SortFunc(apps, func(a, b ax.App) int { return cmp.Compare(a.ID, b.ID) })
+	for _, a := range apps {
 		resp.Apps = append(resp.Apps, axpb.App(a))
 	}
 	return resp, nil
@@ -66,6 +71,9 @@ func (s *Server) ListSockets(_ context.Context, req *nodeagentv1.ListSocketsRequ
 	if err != nil {
 		return nil, status.Errorf(codes.Internal, "list sockets: %v", err)
 	}
+	slices.SortFunc(sockets, func(a, b *nodeagentv1.Socket) int {
+		return cmp.Or(cmp.Compare(a.GetAppId(), b.GetAppId()), cmp.Compare(a.GetInode(), b.GetInode()))
+	})
 	return &nodeagentv1.ListSocketsResponse{Sockets: sockets}, nil
 }
 
@@ -84,6 +92,9 @@ func (s *Server) WatchFlows(req *nodeagentv1.WatchFlowsRequest, stream grpc.Serv
 	ch, missed, err := s.flows.Subscribe(stream.Context(), flows.Filter{App: ax.AppID(req.GetAppId())})
 	if err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	if err := stream.SendHeader(metadata.MD{}); err != nil { // so that the client knows that it misses nothing from now on
+		return err
 	}
 	for f := range ch {
 		if err := stream.Send(&nodeagentv1.WatchFlowsResponse{Flow: flow(f), Missed: missed()}); err != nil {
