@@ -63,7 +63,6 @@ func holderMain(attach string) int {
 	if err != nil {
 		return exitFailed
 	}
-	shrink()
 	if err := h.run(); err != nil {
 		return exitFailed
 	}
@@ -111,6 +110,7 @@ func newHolder(runDir string, attach []byte, timeout, listener, memory int) (*ho
 
 // run polls until the program has ended.
 func (h *holder) run() error {
+	shrink()
 	for {
 		h.connect()
 		fds := [2]pollFD{{fd: int32(h.listener)}, {fd: int32(h.conn), events: pollIn}}
@@ -192,6 +192,7 @@ func (h *holder) hear() {
 		h.attached = true
 		h.pause = retryFirst
 		h.answering.Store(false)
+		shrink()
 	}
 }
 

@@ -107,3 +107,12 @@ func TestRun(t *testing.T) {
 	}
 	noHolders(t, a.appID())
 }
+
+func self(t *testing.T) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

@@ -1,0 +1,5 @@
+//go:build !exactsignals
+
+package launch_test
+
+const exactSignals = false
