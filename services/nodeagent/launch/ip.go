@@ -24,14 +24,14 @@ func parseIP(s string) ([]byte, bool) {
 		}
 	}
 	if gap < 0 {
-		addr, ok := parseGroups(s)
+		addr, ok := parseGroups(s, true)
 		return addr, ok && len(addr) == ipv6Size
 	}
-	before, ok := parseGroups(s[:gap])
+	before, ok := parseGroups(s[:gap], false)
 	if !ok {
 		return nil, false
 	}
-	after, ok := parseGroups(s[gap+2:])
+	after, ok := parseGroups(s[gap+2:], true)
 	if !ok || len(before)+len(after) > ipv6Size-2 {
 		return nil, false
 	}
@@ -41,8 +41,9 @@ func parseIP(s string) ([]byte, bool) {
 	return addr, true
 }
 
-// parseGroups reads what is on one side of "::": groups of 16 bits, the last of which may be an IPv4 address.
-func parseGroups(s string) ([]byte, bool) {
+// parseGroups reads what is on one side of "::": groups of 16 bits, the last of which may be an IPv4 address if the
+// address ends there.
+func parseGroups(s string, end bool) ([]byte, bool) {
 	if s == "" {
 		return nil, true
 	}
@@ -51,7 +52,7 @@ func parseGroups(s string) ([]byte, bool) {
 	for i, group := range groups {
 		if text.Contains(group, '.') {
 			v4, ok := parseIPv4(group)
-			return append(addr, v4...), ok && i == len(groups)-1 && len(addr)+ipv4Size <= ipv6Size
+			return append(addr, v4...), ok && end && i == len(groups)-1 && len(addr)+ipv4Size <= ipv6Size
 		}
 		n, err := strconv.ParseUint(group, 16, 16)
 		if err != nil || len(group) > 4 || len(addr) == ipv6Size {
