@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"appswitch.io/internal/rpc"
 	"appswitch.io/internal/telemetry"
@@ -156,12 +157,36 @@ func (d *daemon) buildServices(o *Options, tel *telemetry.Telemetry, conns conne
 // stages says what runs, in the order in which it stops: what calls others before those that it calls.
 func (d *daemon) stages(o *Options, tel *telemetry.Telemetry) [][]runner {
 	return [][]runner{
-		{{"readiness", func(ctx context.Context) error { return d.watchReadiness(ctx, o) }}, {"gateway", d.gateway.Run}, {"nodeagent", d.agent.Run}},
+		{{"readiness", func(ctx context.Context) error { return d.watchReadiness(ctx, o) }}, {"gateway", d.gateway.Run}, {"nodeagent", d.runAgent}},
 		{{"router", d.router.Run}, {"resolver", d.resolver.Run}},
 		{{"registry", d.registry.Run}},
 		{{"grpc", func(ctx context.Context) error { return rpc.Serve(ctx, d.server, d.pipe, d.tcp) }}},
 		{{"telemetry", tel.Run}},
 	}
+}
+
+const (
+	backendsWait  = 5 * time.Second      // at most, for routes and names at start
+	backendsEvery = 5 * time.Millisecond // between looks at them
+)
+
+// runAgent takes over the programs' calls once there are routes and names: until then they wait, as they do while there
+// is no daemon, rather than hear from the resolver that it doesn't know. Without a registry the agent has to do without.
+func (d *daemon) runAgent(ctx context.Context) error {
+	tick := time.NewTicker(backendsEvery)
+	defer tick.Stop()
+	late := time.After(backendsWait)
+	for !d.router.Ready() || !d.resolver.Ready() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late:
+			d.log.Warn("the registry is not there yet: programs are served without routes and names", "waited", backendsWait)
+			return d.agent.Run(ctx)
+		case <-tick.C:
+		}
+	}
+	return d.agent.Run(ctx)
 }
 
 // close releases what Run has not: connections, and all that a failed build leaves.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"appswitch.io/internal/config"
+	"appswitch.io/services/nodeagent/launch/wire"
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 )
@@ -217,6 +218,34 @@ func TestDaemonEndsWithItsParts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAgentDoesWithoutRegistry: programs are served, late but surely, when etcd can't be reached.
+func TestAgentDoesWithoutRegistry(t *testing.T) {
+	o := options(t, t.TempDir(), "--etcd-endpoints=127.0.0.1:1")
+	socket := filepath.Join(o.NodeAgent.RunDir, wire.SocketName)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	r := &running{cancel: cancel, err: make(chan error, 1)}
+	begin := time.Now()
+	go func() { r.err <- Run(ctx, o, &r.log) }()
+	for {
+		conn, err := net.Dial("unixpacket", socket)
+		if err == nil {
+			_ = conn.Close()
+			break
+		}
+		if time.Since(begin) > 3*backendsWait {
+			t.Fatalf("no agent: %v\n%s", err, r.log.String())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if waited := time.Since(begin); waited < backendsWait {
+		t.Errorf("the agent did not wait for routes and names: %s", waited)
+	}
+	if strings.Contains(r.log.String(), "msg=ready") {
+		t.Errorf("ready without a registry:\n%s", r.log.String())
+	}
+	r.stop(t)
 }
 
 func TestOptions(t *testing.T) {
