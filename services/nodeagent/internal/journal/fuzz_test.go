@@ -28,15 +28,14 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte{}, false)
 	f.Add([]byte{}, true)
 	f.Add(seed[headerSize:headerSize+j.stride+1], true)
-	path = filepath.Join(memoryDir(f), "j") // one for each process that fuzzes
 	f.Fuzz(func(t *testing.T, content []byte, withHeader bool) {
 		if withHeader {
 			content = append(good[:headerSize:headerSize], content...)
 		}
+		path := filepath.Join(memoryDir(t), "j")
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		defer os.Remove(path)
 		j, _ := open(t, path, testSize, 10)
 		before := load(j)
 		for slot, data := range before {
@@ -64,11 +63,11 @@ func FuzzLoad(f *testing.F) {
 }
 
 // memoryDir is a directory in memory where there is one: on a disk, fuzzing waits for the disk.
-func memoryDir(f *testing.F) string {
+func memoryDir(t *testing.T) string {
 	dir, err := os.MkdirTemp("/dev/shm", "journal")
 	if err != nil {
-		return f.TempDir()
+		return t.TempDir()
 	}
-	f.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
 }
