@@ -181,7 +181,7 @@ await 3.3.3.3:80 2
 show "for i in 1 2 3 4; do ax --labels role=test curl -s 3.3.3.3; done | cut -d, -f1 | sort | uniq -c" "^ +4 this is test" \
     "a client with role=test gets to the test server only, though both have the same address"
 show "ax --labels role=prod curl -s 3.3.3.3" "this is prod" "a client with role=prod gets to the other one"
-show "ax run -- curl -sS 3.3.3.3" "refused" "a client without such a label gets to neither"
+show "ax run -- curl -sS 3.3.3.3" "Failed to connect|refused" "a client without such a label gets to neither: the connection is refused"
 
 chapter "What runs where"
 show "ax get apps" "role=prod" "the applications, with their labels"
@@ -227,7 +227,7 @@ prompt "kill the four servers"
 gone() { [ "$(ax get servers | grep -c :80)" -eq 0 ] && [ "$(ax get apps | grep -c role=)" -eq 0 ]; }
 within 10 gone || fail "the tables are empty within 10 seconds"
 show "ax get servers" "SERVICEADDR" "no server in the table"
-show "ax run -- curl -sS --max-time 5 1.1.1.1" "refused" "and nobody at 1.1.1.1: the address stays virtual and is refused"
+show "ax run -- curl -sS --max-time 5 1.1.1.1" "Failed to connect|refused" "and nobody at 1.1.1.1: the address stays virtual and is refused"
 kill -TERM "$daemon"
 wait "$daemon" || fail "the daemon ends with status 0"
 daemon=

@@ -36,9 +36,9 @@ func TestPrivateLoopback(t *testing.T) {
 	app := lab.Start("ax run --ip 1.1.1.1 -- sh -c", both, server, up)
 	lab.Eventually(runLimit, "the application reaches its own loopback", func() error { _, err := os.Stat(up); return err })
 	contains(t, "inside", app.Stdout(), "inside")
-	refused(t, "another application's loopback", lab.Run("ax run -- curl -sS --max-time 5 http://127.0.0.1:9000/"))
-	refused(t, "the host's loopback", lab.Run("curl -sS --max-time 5 http://127.0.0.1:9000/"))
-	refused(t, "the application's address", lab.Run("ax run -- curl -sS --max-time 5 http://1.1.1.1:9000/"))
+	refused(t, lab, "another application's loopback", "ax run --", "http://127.0.0.1:9000/")
+	refused(t, lab, "the host's loopback", "", "http://127.0.0.1:9000/")
+	refused(t, lab, "the application's address", "ax run --", "http://1.1.1.1:9000/")
 	if servers, err := lab.Servers(); err != nil || len(servers) != 0 {
 		t.Errorf("a loopback listener is in the service table: %v, %v", servers, err)
 	}
@@ -54,7 +54,7 @@ func TestHostLoopback(t *testing.T) {
 		harness.REST + "/v1/apps", "http://" + harness.NodeIP + ":6664/", "http://" + harness.NodeIP + ":6665/",
 		"http://" + harness.NodeIP + ":6662/", "http://" + harness.NodeIP + ":6666/",
 	} {
-		refused(t, url, lab.Run("ax run -- curl -sS --max-time 5 "+url))
+		refused(t, lab, url, "ax run --", url)
 	}
 	equal(t, "--new-netns=false shares the host's loopback",
 		lab.Output("ax run --new-netns=false -- curl -sS --max-time 5 http://127.0.0.1:9100/"), "host")
@@ -70,7 +70,7 @@ func TestHostPortIsNoOpenDoor(t *testing.T) {
 		t.Run(strings.ReplaceAll(where, " ", "-"), func(t *testing.T) { closedUnread(t, machine.In(t), host) })
 	}
 	url := "http://" + host.String() + "/"
-	refused(t, "a managed client with other labels", lab.Run("ax run -- curl -sS --max-time 10 "+url))
+	refused(t, lab, "a managed client with other labels", "ax run --", url)
 	equal(t, "a managed client with the labels", lab.Output("ax run --labels role=prod -- curl -sS --max-time 10 "+url), "secret")
 	equal(t, "the service afterwards", lab.Output("ax run --labels role=prod -- curl -sS --max-time 10 http://1.1.1.1/"), "secret")
 }
@@ -115,7 +115,7 @@ func TestClaimedAddressStaysVirtual(t *testing.T) {
 		}
 		return err
 	})
-	refused(t, "the claimed address without a server", lab.Run(curl))
+	refused(t, lab, "the claimed address without a server", "ax run --", "http://"+harness.ExternalIP+"/")
 }
 
 // TestExternal: everything that is not virtual is reached from the host, by address and with the host's own address.
@@ -125,8 +125,7 @@ func TestExternal(t *testing.T) {
 	listens(lab, harness.NeighbourIP+":8080")
 	out := lab.Output("ax run --ip 1.1.1.1 -- curl -sS --max-time 10 http://" + harness.NeighbourIP + ":8080/whoami")
 	contains(t, "what the outside sees", out, "remote="+harness.NodeIP+":")
-	r := lab.Run("ax run -- curl -sS --max-time 10 http://" + harness.NeighbourIP + ":8081/")
-	refused(t, "a closed port outside", r)
+	refused(t, lab, "a closed port outside", "ax run --", "http://"+harness.NeighbourIP+":8081/")
 }
 
 // TestRawSockets: no raw sockets, whatever the user.

@@ -60,11 +60,13 @@ func contains(t *testing.T, what, got, want string) {
 	}
 }
 
-// refused checks that curl ended because the connection was refused: at once, and without an answer.
-func refused(t *testing.T, what string, r harness.Result) {
+// refused checks that a curl is told at once that the connection is refused. It starts with what line says: `ax run --`
+// and the like, or nothing for a curl outside AppSwitch.
+func refused(t *testing.T, lab *harness.Lab, what, line, url string) {
 	t.Helper()
 	const couldNotConnect = 7
-	if r.Code != couldNotConnect || !strings.Contains(r.Stderr, "refused") {
+	r := lab.Run(line + " curl -v -sS --max-time 10 " + url) // only -v says why
+	if r.Code != couldNotConnect || !strings.Contains(r.Stderr, "Connection refused") {
 		t.Errorf("%s: curl ended with %d, want %d and a refusal\n%s%s", what, r.Code, couldNotConnect, r.Stdout, r.Stderr)
 	}
 }

@@ -54,9 +54,9 @@ func TestLabels(t *testing.T) {
 	equal(t, "default labels", lab.Output("ax run -- "+curl+"http://1.1.1.2/"), "default")
 
 	began := time.Now()
-	refused(t, "a client with default labels", lab.Run("ax run -- "+curl+"http://1.1.1.1/"))
-	refused(t, "a client with another value", lab.Run("ax run --labels role=dev -- "+curl+"http://1.1.1.1/"))
-	refused(t, "given labels replace the default", lab.Run("ax run --labels role=prod -- "+curl+"http://1.1.1.2/"))
+	refused(t, lab, "a client with default labels", "ax run --", "http://1.1.1.1/")
+	refused(t, lab, "a client with another value", "ax run --labels role=dev --", "http://1.1.1.1/")
+	refused(t, lab, "given labels replace the default", "ax run --labels role=prod --", "http://1.1.1.2/")
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("three refusals took %v: a denial is told at once", took)
 	}
