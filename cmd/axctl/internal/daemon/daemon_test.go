@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -296,7 +297,11 @@ func TestOptions(t *testing.T) {
 			t.Errorf("port %s is not reserved: %s", port, reserved)
 		}
 	}
-	if o, err = complete(nil); err != nil || o.NodeAgent.StateDir != DefaultOptions().NodeAgent.StateDir {
-		t.Errorf("defaults: agent state in %s, %v", o.NodeAgent.StateDir, err)
+	want := DefaultOptions().NodeAgent.StateDir
+	if os.Geteuid() != 0 {
+		want = filepath.Join(DefaultOptions().StateDir, "agent")
+	}
+	if o, err = complete(nil); err != nil || o.NodeAgent.StateDir != want {
+		t.Errorf("defaults: agent state in %s, %v, want %s", o.NodeAgent.StateDir, err, want)
 	}
 }
