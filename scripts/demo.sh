@@ -94,7 +94,7 @@ cleanup() {
         status=1
     fi
     rm -rf "$dir" || status=1
-    [ $status -ne 0 ] && printf '\n%sThe demo did not show what it should.%s\n' "$red" "$plain" >&2
+    [ $status -eq 1 ] && printf '\n%sThe demo did not show what it should.%s\n' "$red" "$plain" >&2
     exit $status
 }
 
@@ -119,7 +119,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 chmod 0755 "$dir"
 mkdir "$dir/log" "$dir/run" "$dir/state"
-export APPSWITCH_DEMO=$dir AX_RUN_DIR=$dir/run AX_STATE_DIR=$dir/state PATH=$bin:$PATH
+export APPSWITCH_DEMO=$dir AX_RUN_DIR=$dir/run AX_STATE_DIR=$dir/state AX_AGENT_STATE_DIR=$dir/agent PATH=$bin:$PATH
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 
 # site NAME writes an nginx that says its name. It listens as Debian's does, and stays clear of the machine's own.
@@ -188,7 +188,7 @@ show "ax get apps" "role=prod" "the applications, with their labels"
 show "ax get servers" "1\.1\.1\.1:80" "their services: virtual address, and where each really listens"
 show "ax get sockets" "BACKLOG" "their sockets"
 show "ax get nodes" "$(hostname)" "this machine"
-show "curl -s http://127.0.0.1:6664/v1/servers | head -c 300; echo" '"serviceAddress"' "all of it through REST, too"
+show "curl -s http://127.0.0.1:6664/v1/nodes" '"nodes":' "all of it through REST, too"
 
 chapter "The daemon dies, the programs don't notice"
 say "40 requests, one after the other, while the daemon is killed with SIGKILL and started again."
@@ -196,7 +196,7 @@ prompt "ax run -- sh -c 'for i in \$(seq 40); do curl -s web; sleep 0.1; done' &
 ax run -- sh -c 'for i in $(seq 40); do curl -sS --max-time 30 web; sleep 0.1; done' >"$dir/log/requests" 2>&1 </dev/null &
 apps[requests]=$!
 sleep 1
-prompt "kill -9 \$(pidof ax daemon)"
+prompt "kill -9 $daemon"
 kill -KILL "$daemon"
 wait "$daemon" 2>/dev/null || true
 sleep 1
@@ -210,8 +210,9 @@ if [ -n "${KEEP:-}" ]; then
     cat >"$dir/stop" <<END
 #!/bin/sh
 # Ends the demo and removes everything of it.
-kill ${apps[@]} $daemon
-sleep 2
+for pid in ${apps[@]} $daemon; do
+    kill \$pid && while kill -0 \$pid; do sleep 0.1; done
+done 2>/dev/null
 rm -rf $dir
 END
     chmod +x "$dir/stop"
