@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	rounds      = 3  // of each comparison
+	rounds      = 5  // of each comparison
 	startups    = 60 // of `true`
 	listens     = 40 // listen() until connectable
 	names       = 20 // listen() until the name resolves
@@ -50,14 +50,14 @@ func TestBench(t *testing.T) {
 	header("what", "native", "ax run", "ratio", "goal")
 	for _, threads := range []string{"1", "8"} {
 		n, a := compare(t, lab, load, "connect", threads)
-		label := "connect, " + threads + " thread(s)"
+		label := "connect, " + plural(threads)
 		times(label+", p50", n.P50, a.P50, 1.6)
 		times(label+", p99", n.P99, a.P99, 0)
 		rates(label+", per second", n.PerSecond, a.PerSecond, 0)
 	}
 	for _, threads := range []string{"1", "8"} {
 		n, a := compare(t, lab, load, "request", threads)
-		label := "connect + 1 byte + close, " + threads + " thread(s)"
+		label := "connect + 1 byte + close, " + plural(threads)
 		times(label+", p50", n.P50, a.P50, 0)
 		times(label+", p99", n.P99, a.P99, 0)
 		rates(label+", per second", n.PerSecond, a.PerSecond, 0)
@@ -78,8 +78,8 @@ func compare(t *testing.T, lab *harness.Lab, load, kind, threads string) (native
 	t.Helper()
 	var n, a []sample
 	for range rounds {
-		n = append(n, once(t, lab.Output(load+" "+kind+" -threads "+threads+" -address "+hostAddress)))
-		a = append(a, once(t, lab.Output("ax run -- "+load+" "+kind+" -threads "+threads+" -address "+appAddress)))
+		n = append(n, once(t, lab.Output(load+" "+kind+" -duration 1s -threads "+threads+" -address "+hostAddress)))
+		a = append(a, once(t, lab.Output("ax run -- "+load+" "+kind+" -duration 1s -threads "+threads+" -address "+appAddress)))
 	}
 	return medians(n), medians(a)
 }
@@ -254,6 +254,13 @@ func rates(what string, native, managed, least float64) {
 		goal = verdict(ratio >= least, fmt.Sprintf("at least %.2f", least))
 	}
 	row(what, fmt.Sprintf("%.0f", native), fmt.Sprintf("%.0f", managed), fmt.Sprintf("%.2f", ratio), goal)
+}
+
+func plural(threads string) string {
+	if threads == "1" {
+		return "1 thread"
+	}
+	return threads + " threads"
 }
 
 func alone(what string, value float64) { row(what, "", us(value), "", "") }
