@@ -78,7 +78,8 @@ type holder struct {
 	attach   []byte // the packet to send to every agent
 	timeout  time.Duration
 	listener int
-	memory   int // the journal's descriptor
+	memory   int   // the journal's descriptor
+	kept     []int // what the last agent gave us to keep for the next one
 	journal  journal
 
 	conn     int       // -1: no connection
@@ -153,7 +154,7 @@ func (h *holder) connect() {
 	}
 	fd, err := dial(h.path, true)
 	if err == nil {
-		if err = send(fd, h.attach, []int{h.listener, h.memory}, syscall.MSG_DONTWAIT); err == nil {
+		if err = send(fd, h.attach, append([]int{h.listener, h.memory}, h.kept...), syscall.MSG_DONTWAIT); err == nil {
 			h.conn = fd
 			return
 		}
@@ -176,11 +177,14 @@ func (h *holder) hear() {
 	if err == syscall.EAGAIN {
 		return
 	}
-	closeAll(fds)
 	var m wire.Message
 	if err == nil {
 		m, err = wire.Unmarshal(h.buffer[:n])
 	}
+	if err == nil && m.Attached != nil && len(fds) > 0 {
+		h.kept, fds = fds, h.kept
+	}
+	closeAll(fds)
 	if err == nil && m.Error != nil {
 		err = m.Error
 	}

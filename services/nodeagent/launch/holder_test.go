@@ -32,7 +32,11 @@ type session struct {
 // converse starts the asker under `ax run`.
 func converse(t *testing.T, dir string, args ...string) *session {
 	t.Helper()
-	c := ax(t, dir, append(append([]string{"run"}, args...), "python3", "-c", asker)...)
+	return start(t, ax(t, dir, append(append([]string{"run"}, args...), "python3", "-c", asker)...))
+}
+
+func start(t *testing.T, c *exec.Cmd) *session {
+	t.Helper()
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

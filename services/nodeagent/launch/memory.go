@@ -27,7 +27,10 @@ func shrink() {
 		}
 		// A page that was written before it was protected, as a dynamic linker does, can't be read back.
 		if first == "Anonymous:" && text.Trim(rest) == "0 kB" && end > start {
-			_, _, _ = syscall.RawSyscall(syscall.SYS_MADVISE, uintptr(start), uintptr(end-start), syscall.MADV_DONTNEED)
+			// Not by huge pages either, which count as a whole.
+			for _, advice := range []uintptr{syscall.MADV_NOHUGEPAGE, syscall.MADV_DONTNEED} {
+				_, _, _ = syscall.RawSyscall(syscall.SYS_MADVISE, uintptr(start), uintptr(end-start), advice)
+			}
 		}
 	}
 }

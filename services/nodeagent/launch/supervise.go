@@ -142,7 +142,7 @@ func (s *Supervision) takeOver(link int) error {
 		return err
 	case m.Error != nil && m.Error.Code == codeNeedsUserNamespace:
 		return errNeedsUserNamespace
-	case m.Attach == nil || len(fds) != wire.MaxFDs:
+	case m.Attach == nil || len(fds) != wire.HandedFDs:
 		closeAll(fds)
 		return text.Error("the child process sent something unexpected")
 	}

@@ -18,7 +18,9 @@ const Version = 1
 // Limits of the protocol.
 const (
 	MaxMessage = 64 << 10 // bytes of one packet; longer ones are refused by both sides
-	MaxFDs     = 2        // descriptors with one packet
+	HandedFDs  = 2        // descriptors with an Attach: [listener, journal]
+	MaxKept    = 4        // further ones, that the holder keeps for the agents
+	MaxFDs     = HandedFDs + MaxKept
 )
 
 // DefaultRunDir holds the agent's socket and the files that applications see, and nothing else: containers mount it,
@@ -77,7 +79,9 @@ type Attach struct {
 	Hello   Hello  `json:"hello"`  // the first request, for an agent that has lost its state
 }
 
-// Attached confirms that the agent serves the application's calls.
+// Attached confirms that the agent serves the application's calls. The one for the holder may come with descriptors:
+// the holder keeps them, whatever they are, and hands them to the next agent after [listener, journal]. They are what
+// the agent wants to have survive itself.
 type Attached struct {
 	Version int `json:"version"`
 }
