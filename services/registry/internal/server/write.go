@@ -50,7 +50,13 @@ func (s *Server) Write(ctx context.Context, req *registryv1.WriteRequest) (*regi
 			return nil, asRPC(err)
 		}
 	}
+	if lease != 0 { // checked again in the transaction: a late write must not undo one under the newer lease
+		txn.If = append(txn.If, store.Condition{Key: supersededKey(lease)})
+	}
 	revision, err := s.commit(ctx, "write", txn)
+	if errors.Is(err, store.ErrConflict) {
+		return nil, errSuperseded(lease)
+	}
 	if err != nil {
 		return nil, asRPC(err)
 	}
@@ -118,7 +124,11 @@ func checkNames(value any) error {
 // checkLease refuses a lease that its node has replaced.
 func (s *Server) checkLease(id store.LeaseID) error {
 	if id != 0 && s.table.isSuperseded(id) {
-		return rpc.Errorf(codes.FailedPrecondition, "lease %d: its node has been granted another one", id).On("lease_id")
+		return errSuperseded(id)
 	}
 	return nil
+}
+
+func errSuperseded(id store.LeaseID) error {
+	return rpc.Errorf(codes.FailedPrecondition, "lease %d: its node has been granted another one", id).On("lease_id")
 }

@@ -185,6 +185,23 @@ func TestNodeComesBack(t *testing.T) {
 	})
 }
 
+// A write under the old lease that comes late, to a registry which has not heard of the new one yet, must not win.
+func TestLateWriteUnderSupersededLease(t *testing.T) {
+	eachStore(t, func(t *testing.T, st store.Store) {
+		h := serve(t, st)
+		n := node("n1", "10.0.0.1")
+		old := h.grant(t, n, 30*time.Second)
+		lease := h.grant(t, n, 30*time.Second)
+		h.write(t, lease, app("a0000001", "n1", "1.1.1.1"))
+		eventually(t, "the registry knows", func() bool { return h.srv.table.isSuperseded(store.LeaseID(old)) })
+		h.srv.table.mu.Lock()
+		delete(h.srv.table.superseded, store.LeaseID(old))
+		h.srv.table.mu.Unlock()
+		_, err := h.Write(soon(t), &registryv1.WriteRequest{LeaseId: old, Changes: changesOf(app("a0000001", "n1", "9.9.9.9"))})
+		wantCode(t, err, codes.FailedPrecondition)
+	})
+}
+
 func TestKeepLeaseAndExpiry(t *testing.T) {
 	eachStore(t, func(t *testing.T, st store.Store) {
 		h := serve(t, st)
