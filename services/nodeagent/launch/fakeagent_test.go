@@ -25,6 +25,7 @@ type fakeAgent struct {
 	refuse  *wire.Error                           // answer to Hello
 	deny    *wire.Error                           // answer to Attach
 	mute    bool                                  // don't answer Attach at all
+	forget  int                                   // attachments to refuse, as an agent does that was restarted
 
 	listener *net.UnixListener
 	wg       sync.WaitGroup
@@ -179,9 +180,16 @@ func (a *fakeAgent) handle(m wire.Message, fds []int) (*wire.Message, error) {
 		for _, old := range a.attaches {
 			known = known || old.AppID == m.Attach.AppID
 		}
-		if a.deny != nil || a.mute || a.closed || known {
+		forgotten := a.forget > 0
+		if forgotten {
+			a.forget--
+		}
+		if a.deny != nil || a.mute || a.closed || known || forgotten {
 			_ = syscall.Close(fds[0])
 			_ = syscall.Close(fds[1])
+		}
+		if forgotten {
+			return &wire.Message{Error: &wire.Error{Code: wire.CodeUnknownApp, Message: "unknown"}}, nil
 		}
 		if a.deny != nil {
 			return &wire.Message{Error: a.deny}, nil
