@@ -151,7 +151,9 @@ func (a *agent) try(packet []byte, fds []int) (wire.Message, error) {
 // explain says what a failed connect means.
 func (a *agent) explain(err error) error {
 	path := a.path()
-	switch err {
+	var errno syscall.Errno
+	_ = errors.As(err, &errno) // of another kind: the last line
+	switch errno {
 	case syscall.ENOENT, syscall.ENOTDIR:
 		return text.Error("the AppSwitch daemon is not running here: ", path, " does not exist; start it with `ax daemon` as root, "+
 			"or name its directory with --run-dir or AX_RUN_DIR")
@@ -190,7 +192,7 @@ func send(fd int, packet []byte, fds []int, flags int) error {
 	}
 	for {
 		err := syscall.Sendmsg(fd, packet, oob, nil, syscall.MSG_NOSIGNAL|flags)
-		if err != syscall.EINTR {
+		if !errors.Is(err, syscall.EINTR) {
 			return err
 		}
 	}
@@ -203,7 +205,7 @@ func receive(fd int, buffer []byte, flags int) (int, []int, error) {
 	oob := make([]byte, syscall.CmsgSpace(4*wire.MaxFDs))
 	for {
 		n, oobn, rflags, _, err := syscall.Recvmsg(fd, buffer, oob, flags|syscall.MSG_CMSG_CLOEXEC)
-		if err == syscall.EINTR {
+		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"appswitch.io/services/nodeagent/launch/internal/text"
 	"appswitch.io/services/nodeagent/launch/options"
+	"appswitch.io/services/nodeagent/launch/wire"
 )
 
 // Names under which the binary is started by itself (argv[0]).
@@ -113,6 +114,10 @@ func report(err error) int {
 	var exit *exitError
 	if errors.As(err, &exit) {
 		return exit.code
+	}
+	var refusal *wire.Error
+	if errors.As(err, &refusal) && refusal.Code == wire.CodeInvalid {
+		return exitUsage
 	}
 	return exitFailed
 }

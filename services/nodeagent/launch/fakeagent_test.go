@@ -20,7 +20,7 @@ type fakeAgent struct {
 	t       testing.TB
 	dir     string
 	welcome wire.Welcome
-	verdict func(call notification) syscall.Errno // nil: socket fails with verdictErrno
+	verdict func(call notification) syscall.Errno // nil: socket fails with errVerdict
 	base    int                                   // of the identities
 	refuse  *wire.Error                           // answer to Hello
 	deny    *wire.Error                           // answer to Attach
@@ -40,7 +40,7 @@ type fakeAgent struct {
 	changed  *sync.Cond
 }
 
-const verdictErrno = syscall.EXDEV
+const errVerdict = syscall.EXDEV
 
 // notification is struct seccomp_notif.
 type notification struct {
@@ -129,7 +129,7 @@ func (a *fakeAgent) talk(c *net.UnixConn) error {
 	for {
 		n, oobn, _, _, err := c.ReadMsgUnix(buffer, oob)
 		if err != nil || n == 0 {
-			return nil // the client left, or stop
+			return nil //nolint:nilerr // the client left, or stop
 		}
 		m, err := wire.Unmarshal(buffer[:n])
 		if err != nil {
@@ -153,7 +153,7 @@ func (a *fakeAgent) talk(c *net.UnixConn) error {
 			return err
 		}
 		if _, err := c.Write(b); err != nil || answer.Error != nil {
-			return nil
+			return nil //nolint:nilerr // the client left
 		}
 	}
 }
@@ -246,9 +246,9 @@ func (a *fakeAgent) serve(listener, memory, stop int) {
 		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(listener), 0xc0502100, uintptr(unsafe.Pointer(slot))); errno != 0 {
 			continue
 		}
-		verdict := goOn
+		verdict := errGoOn
 		if slot.Nr == syscall.SYS_SOCKET {
-			verdict = verdictErrno
+			verdict = errVerdict
 		}
 		if a.verdict != nil {
 			verdict = a.verdict(*slot)
@@ -257,7 +257,7 @@ func (a *fakeAgent) serve(listener, memory, stop int) {
 		a.served++
 		a.changed.Broadcast()
 		a.mu.Unlock()
-		if verdict == leaveUnanswered {
+		if verdict == errUnanswered {
 			continue
 		}
 		response := struct {
@@ -265,7 +265,7 @@ func (a *fakeAgent) serve(listener, memory, stop int) {
 			val          int64
 			error, flags int32
 		}{id: slot.ID, error: -int32(verdict)}
-		if verdict == goOn {
+		if verdict == errGoOn {
 			response.error, response.flags = 0, 1
 		}
 		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, uintptr(listener), 0xc0182101, uintptr(unsafe.Pointer(&response)))
@@ -273,11 +273,11 @@ func (a *fakeAgent) serve(listener, memory, stop int) {
 	}
 }
 
-// goOn lets the kernel do the call, as an agent does with those on AF_UNIX and AF_NETLINK sockets.
-const goOn = syscall.Errno(4001)
+// errGoOn lets the kernel do the call, as an agent does with those on AF_UNIX and AF_NETLINK sockets.
+const errGoOn = syscall.Errno(4001)
 
-// leaveUnanswered is the verdict of an agent that dies with the call in its journal.
-const leaveUnanswered = syscall.Errno(4000)
+// errUnanswered is the verdict of an agent that dies with the call in its journal.
+const errUnanswered = syscall.Errno(4000)
 
 // wait blocks until the condition holds, with the agent's lock held while it is evaluated.
 func (a *fakeAgent) wait(what string, holds func() bool) {

@@ -144,30 +144,30 @@ func doubleFork(h *holderExec) (pid uintptr, errno syscall.Errno) {
 	pid, _, errno = syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 || pid != 0 {
 		for {
-			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(errno), 0, 0)
+			_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(errno), 0, 0)
 		}
 	}
-	syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
-	syscall.RawSyscall(syscall.SYS_CHDIR, uintptr(unsafe.Pointer(h.root)), 0, 0)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CHDIR, uintptr(unsafe.Pointer(h.root)), 0, 0)
 	fd, _, errno := syscall.RawSyscall6(syscall.SYS_OPENAT, openCwd, uintptr(unsafe.Pointer(h.null)), syscall.O_RDWR, 0, 0, 0)
 	if errno == 0 {
-		syscall.RawSyscall(syscall.SYS_DUP3, fd, 0, 0) // fails harmlessly where fd is the same
-		syscall.RawSyscall(syscall.SYS_DUP3, fd, 1, 0)
-		syscall.RawSyscall(syscall.SYS_DUP3, fd, 2, 0)
+		_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, fd, 0, 0) // fails harmlessly where fd is the same
+		_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, fd, 1, 0)
+		_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, fd, 2, 0)
 	}
-	syscall.RawSyscall(syscall.SYS_DUP3, h.listener, holderListener, 0)
-	syscall.RawSyscall(syscall.SYS_DUP3, h.journal, holderJournal, 0)
-	syscall.RawSyscall(sysCloseRange, holderJournal+1, ^uintptr(0)>>32, 0)
-	syscall.RawSyscall6(syscall.SYS_PRCTL, prSetDumpable, 0, 0, 0, 0, 0)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, h.listener, holderListener, 0)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, h.journal, holderJournal, 0)
+	_, _, _ = syscall.RawSyscall(sysCloseRange, holderJournal+1, ^uintptr(0)>>32, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_PRCTL, prSetDumpable, 0, 0, 0, 0, 0)
 	ended, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&h.watch)), 1,
 		uintptr(unsafe.Pointer(&h.delay)), 0, 0, 0)
 	for errno == 0 && ended == 1 {
-		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
 	}
-	syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(h.exe)),
+	_, _, _ = syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(h.exe)),
 		uintptr(unsafe.Pointer(h.argv)), uintptr(unsafe.Pointer(h.envp)))
 	for {
-		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, exitFailed, 0, 0)
+		_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT_GROUP, exitFailed, 0, 0)
 	}
 }
 

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -115,7 +116,7 @@ func (h *holder) run() error {
 	for {
 		h.connect()
 		fds := [2]pollFD{{fd: int32(h.listener)}, {fd: int32(h.conn), events: pollIn}}
-		if err := poll(fds[:], h.patience()); err != nil && err != syscall.EINTR {
+		if err := poll(fds[:], h.patience()); err != nil && !errors.Is(err, syscall.EINTR) {
 			return err
 		}
 		if fds[0].revents&(pollHup|pollErr|pollNval) != 0 {
@@ -174,7 +175,7 @@ func (h *holder) hear() {
 		h.buffer = make([]byte, wire.MaxMessage+1)
 	}
 	n, fds, err := receive(h.conn, h.buffer, syscall.MSG_DONTWAIT)
-	if err == syscall.EAGAIN {
+	if errors.Is(err, syscall.EAGAIN) {
 		return
 	}
 	var m wire.Message
@@ -235,7 +236,7 @@ func (h *holder) answer() {
 		h.journal.take(h.refuse)
 		for h.answering.Load() {
 			fds := [1]pollFD{{fd: int32(h.listener), events: pollIn}}
-			if err := poll(fds[:], answerPoll); err != nil && err != syscall.EINTR {
+			if err := poll(fds[:], answerPoll); err != nil && !errors.Is(err, syscall.EINTR) {
 				time.Sleep(answerPoll)
 			}
 			if fds[0].revents&pollIn == 0 || !h.answering.Load() {

@@ -105,7 +105,7 @@ func TestRestart(t *testing.T) {
 	dir := t.TempDir()
 	a := startAgent(t, dir, nil)
 	s := converse(t, dir)
-	s.ask(verdictErrno)
+	s.ask(errVerdict)
 	id := a.appID()
 	a.wait("the holder to attach", func() bool { return attachedHolders(a) == 1 })
 	for round := range 3 {
@@ -113,7 +113,7 @@ func TestRestart(t *testing.T) {
 		s.begin() // nobody is there: the call waits
 		time.Sleep(20 * time.Millisecond)
 		a = startAgent(t, dir, nil)
-		s.expect(verdictErrno)
+		s.expect(errVerdict)
 		a.wait("the holder to attach again", func() bool { return attachedHolders(a) == 1 })
 		if at := a.attaches[0]; at.AppID != id || at.Token != "secret" || at.PID != s.cmd.Process.Pid || at.Hello.Command[0] != "python3" {
 			t.Errorf("round %d: the holder attaches with %+v", round, at)
@@ -135,9 +135,9 @@ func TestAgentAway(t *testing.T) {
 		a.welcome.AgentTimeout = int(timeout.Milliseconds())
 		a.verdict = func(n notification) syscall.Errno {
 			if n.Nr == syscall.SYS_SOCKET {
-				return leaveUnanswered
+				return errUnanswered
 			}
-			return goOn
+			return errGoOn
 		}
 	})
 	s := converse(t, dir)
@@ -174,7 +174,7 @@ func TestAgentAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.TrimSpace(line) == strconv.Itoa(int(verdictErrno))
+		return strings.TrimSpace(line) == strconv.Itoa(int(errVerdict))
 	})
 	_ = s.cmd.Process.Kill()
 	noHolders(t, id())
@@ -185,7 +185,7 @@ func TestStuckAgent(t *testing.T) {
 	dir := t.TempDir()
 	a := startAgent(t, dir, nil)
 	s := converse(t, dir)
-	s.ask(verdictErrno)
+	s.ask(errVerdict)
 	id := a.appID()
 	holderOf(t, id)
 	a.stop()

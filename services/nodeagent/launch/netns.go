@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -37,7 +38,7 @@ func configureNetwork(ip, device string) error {
 	if !ok {
 		return text.Error("the agent gave ", strconv.Quote(ip), " as an address")
 	}
-	if err := n.ask(newAddress(index, addr)); err != nil && err != syscall.EEXIST {
+	if err := n.ask(newAddress(index, addr)); err != nil && !errors.Is(err, syscall.EEXIST) {
 		return text.Wrap(err, "put ", ip, " on ", device)
 	}
 	return nil
@@ -48,8 +49,8 @@ func configureNetwork(ip, device string) error {
 func (n *netlink) createDevice(name string) (int32, error) {
 	for _, kind := range []string{"dummy", "bridge", "veth"} {
 		err := n.ask(newLink(name, kind))
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			index, err := interfaceIndex(name)
 			if err != nil {
 				return 0, err
@@ -58,8 +59,8 @@ func (n *netlink) createDevice(name string) (int32, error) {
 				return 0, text.Wrap(err, "bring ", name, " up")
 			}
 			return index, nil
-		case syscall.EOPNOTSUPP: // no such type: try the next
-		case syscall.EEXIST:
+		case errors.Is(err, syscall.EOPNOTSUPP): // no such type: try the next
+		case errors.Is(err, syscall.EEXIST):
 			return 0, text.Error("create interface ", name, ": the new network namespace has one of that name; choose another")
 		default:
 			return 0, text.Wrap(err, "create interface ", name, " (", kind, ")")

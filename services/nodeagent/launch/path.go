@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"syscall"
 
 	"appswitch.io/services/nodeagent/launch/internal/text"
@@ -13,7 +14,7 @@ func findProgram(name string) (string, error) {
 	if text.Contains(name, '/') {
 		if err := executable(name); err != nil {
 			code := exitNotExecutable
-			if err == syscall.ENOENT || err == syscall.ENOTDIR {
+			if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) {
 				code = exitNotFound
 			}
 			return "", &exitError{code, text.Wrap(err, name)}
@@ -34,7 +35,7 @@ func findProgram(name string) (string, error) {
 		if err == nil {
 			return file, nil
 		}
-		if err == syscall.EACCES && refused == nil {
+		if errors.Is(err, syscall.EACCES) && refused == nil {
 			refused = &exitError{exitNotExecutable, text.Wrap(err, file)}
 		}
 	}

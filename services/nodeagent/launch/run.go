@@ -69,7 +69,9 @@ func become(o options.Run, program string, who *user, b backend) error {
 	if enterErr != nil {
 		if err := stayInNamespace(o, p.welcome, enterErr); err != nil {
 			close(handover)
-			<-done
+			if doneErr := <-done; doneErr != nil {
+				return doneErr
+			}
 			return err
 		}
 	}
@@ -147,7 +149,7 @@ func enterNamespaces(o options.Run) (namespaces, error) {
 // stayInNamespace decides what a refused network namespace means. In a container, which has a network namespace of
 // its own, the program stays in it.
 func stayInNamespace(o options.Run, w *wire.Welcome, err error) error {
-	if err != syscall.EPERM {
+	if !errors.Is(err, syscall.EPERM) {
 		return text.Because(err, "make a network namespace: ", err.Error(), "; run with --new-netns=false to do without")
 	}
 	var link [64]byte

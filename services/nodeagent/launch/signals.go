@@ -55,5 +55,5 @@ func restoreSignals() {
 			setIgnored(n)
 		}
 	}
-	setSignalMask(&blocked, nil)
+	_ = setSignalMask(&blocked, nil) // can only fail for a bad address
 }

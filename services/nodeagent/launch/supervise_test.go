@@ -195,7 +195,7 @@ func TestRestartWithoutPrivileges(t *testing.T) {
 	a := startAgent(t, dir, nil)
 	c := asNobody(t, dir, "run", "python3", "-c", asker)
 	s := start(t, c)
-	s.ask(verdictErrno)
+	s.ask(errVerdict)
 	a.wait("the parent to attach", func() bool { return attachedHolders(a) == 1 })
 	within(t, "a small parent", func() bool {
 		return field(t, fmt.Sprintf("/proc/%d/status", c.Process.Pid), "VmRSS:") < 5<<10
@@ -205,7 +205,7 @@ func TestRestartWithoutPrivileges(t *testing.T) {
 	s.begin()
 	time.Sleep(20 * time.Millisecond)
 	a = startAgent(t, dir, nil)
-	s.expect(verdictErrno)
+	s.expect(errVerdict)
 }
 
 // TestContainer: where no namespace may be made and the agent is elsewhere, the program stays where it is.

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -30,7 +31,7 @@ func findUser(who string) (*user, error) {
 		return nil, nil //nolint:nilnil // a nil user is the present one
 	}
 	passwd, err := readFile(passwdFile)
-	if err != nil && err != syscall.ENOENT {
+	if err != nil && !errors.Is(err, syscall.ENOENT) {
 		return nil, text.Wrap(err, "--user ", who, ": read ", passwdFile)
 	}
 	for _, line := range text.Split(string(passwd), '\n') {
@@ -49,7 +50,7 @@ func findUser(who string) (*user, error) {
 	}
 	uid, err := strconv.ParseUint(who, 10, 32)
 	if err != nil || uid == 1<<32-1 {
-		return nil, text.Error("--user ", who, ": no such user in ", passwdFile)
+		return nil, &exitError{exitUsage, text.Error("--user ", who, ": no such user in ", passwdFile)}
 	}
 	return &user{name: who, uid: uint32(uid), gid: uint32(uid), home: "/"}, nil
 }
@@ -58,7 +59,7 @@ func findUser(who string) (*user, error) {
 func (u *user) findGroups() error {
 	u.groups = []uint32{u.gid}
 	file, err := readFile(groupFile)
-	if err != nil && err != syscall.ENOENT {
+	if err != nil && !errors.Is(err, syscall.ENOENT) {
 		return text.Wrap(err, "--user ", u.name, ": read ", groupFile)
 	}
 	for _, line := range text.Split(string(file), '\n') {

@@ -79,7 +79,7 @@ func TestUsageErrors(t *testing.T) {
 		"--interface eth0 --no-new-netns true": {"--interface eth0 needs the new network namespace"},
 		"--expose 80:8080 true":                {"--expose 80:8080", "not part of this release"},
 		"--curl -I 1.1.1.1":                    {"unknown option --curl", "ax run -- curl -I 1.1.1.1"},
-		"--nmae web true":                      {"did you mean --name?"},
+		"--nmea web true":                      {"did you mean --name?"},
 		"--label a=b true":                     {"did you mean --labels?"},
 		"--dns=false true":                     {"unknown option --dns=false", "did you mean --dns-override?"},
 		"--usr a b":                            {"did you mean --user?", "ax run -- usr a b"},

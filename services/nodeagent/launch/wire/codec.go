@@ -67,7 +67,7 @@ func split(b []byte) (records []record, ok bool) {
 		}
 		b = b[n:]
 		r := record{number: int(key >> 3), kind: key & 7}
-		size := 0
+		var size int
 		switch r.kind {
 		case typeVarint:
 			if r.value, size = varint(b); size == 0 {
