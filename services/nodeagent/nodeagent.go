@@ -20,6 +20,7 @@ import (
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
 	"appswitch.io/services/nodeagent/internal/attach"
+	"appswitch.io/services/nodeagent/internal/dnsrelay"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
 	"appswitch.io/services/nodeagent/internal/flows"
 	"appswitch.io/services/nodeagent/internal/journal"
@@ -100,9 +101,13 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		fixed, _ := netip.ParseAddrPort(cfg.ResolverAddr)
 		resolver = func() netip.AddrPort { return fixed }
 	}
+	relay, err := dnsrelay.New(dnsrelay.Config{Resolver: resolver}, dnsrelay.Deps{Log: deps.Log, Metrics: deps.Metrics})
+	if err != nil {
+		return nil, err
+	}
 	s.driver = seccomp.New(seccomp.Config{NodeAddr: addr, AgentTimeout: cfg.AgentTimeout}, seccomp.Deps{
 		Log: deps.Log, Table: s.table, Ports: s.ports, Routes: s.routes, Decider: route.NewDecider(),
-		Publisher: s.publisher, Flows: s.flows, Resolver: resolver, Metrics: metrics,
+		Publisher: s.publisher, Flows: s.flows, Resolver: resolver, Metrics: metrics, Relay: relay,
 	})
 	s.manager, err = attach.NewManager(attach.Config{
 		Node: s.node, AgentTimeout: cfg.AgentTimeout, DNS: cfg.DNS, StateDir: filepath.Join(cfg.StateDir, "apps"), Clean: cfg.Clean,

@@ -207,7 +207,7 @@ func TestHolderProcess(t *testing.T) {
 	a.wait("the holder to attach", func() bool { return attachedHolders(a) == 1 })
 	id := a.appID()
 	proc := holderOf(t, id)
-	within(t, "a small holder", func() bool { return field(t, proc+"/status", "VmRSS:") < 5<<10 })
+	within(t, "a small holder", func() bool { return field(t, proc+"/status", "VmRSS:") < maxHolderKB })
 	t.Logf("VmRSS %d kB, Pss %d kB, %d threads", field(t, proc+"/status", "VmRSS:"), field(t, proc+"/smaps_rollup", "Pss:"),
 		field(t, proc+"/status", "Threads:"))
 	if n := field(t, proc+"/status", "Seccomp:"); n != 0 && n == field(t, fmt.Sprintf("/proc/%d/status", c.Process.Pid), "Seccomp:") {

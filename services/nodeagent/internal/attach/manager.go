@@ -33,8 +33,9 @@ const (
 
 // Driver takes over an application's calls; seccomp.Driver is one.
 type Driver interface {
-	Attach(app seccomp.App, listener, journal int, gone func()) error
+	Attach(app seccomp.App, handed seccomp.Handover, gone func()) error
 	Attached(ax.AppID) bool
+	Keepsakes(ax.AppID) []int
 }
 
 // Publisher makes applications and their addresses known; publish.Publisher is one.
@@ -289,18 +290,21 @@ func (m *Manager) claim(ctx context.Context, app *seccomp.App, h wire.Hello) err
 	return nil
 }
 
-// Attach takes over an application's calls. It owns both descriptors.
-func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, listener, journal int) error {
+// Keepsakes returns descriptors for an application's holder to keep; the caller closes them.
+func (m *Manager) Keepsakes(id ax.AppID) []int { return m.deps.Driver.Keepsakes(id) }
+
+// Attach takes over an application's calls. It owns the descriptors.
+func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed seccomp.Handover) error {
 	e, err := m.entry(ctx, p, a)
 	if err == nil && e.attached && m.deps.Driver.Attached(e.App.ID) {
-		closeAll([]int{listener, journal}) // the holder: these are copies of what the launcher sent
+		handed.Close() // the holder: these are copies of what the launcher sent
 		return nil
 	}
 	if err == nil && !a.Holder {
 		err = m.place(ctx, e, p)
 	}
 	if err != nil {
-		closeAll([]int{listener, journal})
+		handed.Close()
 		return err
 	}
 	if err := m.store.put(e.record); err != nil {
@@ -309,7 +313,7 @@ func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, listener, j
 	m.mu.Lock()
 	e.attached = true
 	m.mu.Unlock()
-	if err := m.deps.Driver.Attach(e.App, listener, journal, func() { m.gone(e) }); err != nil && !errors.Is(err, seccomp.ErrAttached) {
+	if err := m.deps.Driver.Attach(e.App, handed, func() { m.gone(e) }); err != nil && !errors.Is(err, seccomp.ErrAttached) {
 		m.gone(e)
 		return fmt.Errorf("take over system calls: %w", err)
 	}

@@ -78,11 +78,16 @@ func descriptors(oob []byte) []int {
 	return out
 }
 
-func send(conn *net.UnixConn, m wire.Message) error {
+func send(conn *net.UnixConn, m wire.Message, fds []int) error {
 	b, err := m.Marshal()
-	if err == nil {
-		_, err = conn.Write(b)
+	if err != nil {
+		return err
 	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	_, _, err = conn.WriteMsgUnix(b, oob, nil)
 	return err
 }
 

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/driver/seccomp"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -100,7 +102,7 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	defer stop()
 	p, err := peerOf(conn)
 	if err != nil {
-		_ = send(conn, wire.Message{Error: &wire.Error{Code: wire.CodeInvalid, Message: err.Error()}})
+		_ = send(conn, wire.Message{Error: &wire.Error{Code: wire.CodeInvalid, Message: err.Error()}}, nil)
 		return
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
@@ -110,11 +112,13 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 			closeAll(fds)
 			return // gone, or not one of ours
 		}
-		reply, stay := s.answer(ctx, p, m, fds)
-		if err := send(conn, reply); err != nil || reply.Error != nil {
+		r := s.answer(ctx, p, m, fds)
+		err = send(conn, r.Message, r.fds)
+		closeAll(r.fds)
+		if err != nil || r.Error != nil {
 			return
 		}
-		if stay {
+		if r.stay {
 			_ = conn.SetReadDeadline(time.Time{})
 		} else {
 			_ = conn.SetReadDeadline(time.Now().Add(helloAfter))
@@ -122,28 +126,39 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 }
 
-// answer carries out one request; stay: the peer keeps the connection for good.
-func (s *Server) answer(ctx context.Context, p peer, m wire.Message, fds []int) (reply wire.Message, stay bool) {
+type reply struct {
+	wire.Message
+	fds  []int // to send along, and to close then
+	stay bool  // the peer keeps the connection for good
+}
+
+// answer carries out one request.
+func (s *Server) answer(ctx context.Context, p peer, m wire.Message, fds []int) reply {
 	switch {
 	case m.Hello != nil:
 		closeAll(fds)
 		welcome, err := s.manager.Hello(ctx, p, *m.Hello)
 		if err != nil {
-			return refuse(err), false
+			return reply{Message: refuse(err)}
 		}
-		return wire.Message{Welcome: welcome}, false
+		return reply{Message: wire.Message{Welcome: welcome}}
 	case m.Attach != nil:
-		if len(fds) != wire.MaxFDs {
+		if len(fds) < wire.HandedFDs {
 			closeAll(fds)
-			return refuse(&wire.Error{Code: wire.CodeInvalid, Message: "attach without its descriptors"}), false
+			return reply{Message: refuse(&wire.Error{Code: wire.CodeInvalid, Message: "attach without its descriptors"})}
 		}
-		if err := s.manager.Attach(ctx, p, *m.Attach, fds[0], fds[1]); err != nil {
-			return refuse(err), false
+		handed := seccomp.Handover{Listener: fds[0], Journal: fds[1], Kept: fds[wire.HandedFDs:]}
+		if err := s.manager.Attach(ctx, p, *m.Attach, handed); err != nil {
+			return reply{Message: refuse(err)}
 		}
-		return wire.Message{Attached: &wire.Attached{Version: wire.Version}}, m.Attach.Holder
+		r := reply{Message: wire.Message{Attached: &wire.Attached{Version: wire.Version}}, stay: m.Attach.Holder}
+		if m.Attach.Holder {
+			r.fds = s.manager.Keepsakes(ax.AppID(m.Attach.AppID))
+		}
+		return r
 	}
 	closeAll(fds)
-	return refuse(&wire.Error{Code: wire.CodeInvalid, Message: "unexpected message"}), false
+	return reply{Message: refuse(&wire.Error{Code: wire.CodeInvalid, Message: "unexpected message"})}
 }
 
 func refuse(err error) wire.Message {

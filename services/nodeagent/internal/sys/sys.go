@@ -45,12 +45,51 @@ func Listen(fd, backlog int) syscall.Errno {
 	return e
 }
 
-// Accept4 takes a connection that the caller knows to be waiting. It returns the peer's address as it fills sa.
-func Accept4(fd int, sa []byte, flags int) (conn, saLen int, _ syscall.Errno) {
+// Note goes with a connection in transit.
+type Note [2]uint64
+
+// AcceptInto takes a connection that the caller knows to be waiting, and sends a copy of it, with a note, into a UNIX
+// socket whose other end somebody else holds too: if the agent is killed, the connection lives on there. The two calls
+// follow each other as closely as can be. It returns the peer's address as it fills sa. A copy that doesn't fit is left out.
+func AcceptInto(fd, transit int, sa []byte, flags int, note *Note) (conn, saLen int, _ syscall.Errno) {
+	var control struct {
+		unix.Cmsghdr
+		fd int32
+		_  int32
+	}
+	control.Len, control.Level, control.Type = unix.SizeofCmsghdr+4, unix.SOL_SOCKET, unix.SCM_RIGHTS
+	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(note)), Len: uint64(unsafe.Sizeof(*note))}
+	hdr := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control)), Controllen: uint64(unsafe.Sizeof(control))}
 	n := uint32(len(sa))
 	r, _, e := syscall.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))),
 		uintptr(unsafe.Pointer(&n)), uintptr(flags), 0, 0)
+	if e == 0 {
+		control.fd = int32(r)
+		// A raw call: nothing, not even the scheduler, comes in between. It can't sleep: both ends are ours.
+		_, _, _ = syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(transit), uintptr(unsafe.Pointer(&hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	}
 	return int(r), int(n), e
+}
+
+// TakeTransit takes the oldest connection out of transit; the caller closes it. EAGAIN: there is none.
+func TakeTransit(transit int, note *Note) (conn int, _ syscall.Errno) {
+	var control struct {
+		unix.Cmsghdr
+		fd int32
+		_  int32
+	}
+	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(note)), Len: uint64(unsafe.Sizeof(*note))}
+	hdr := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control)), Controllen: uint64(unsafe.Sizeof(control))}
+	n, _, e := syscall.Syscall(unix.SYS_RECVMSG, uintptr(transit), uintptr(unsafe.Pointer(&hdr)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	switch {
+	case e != 0:
+		return -1, e
+	case n == 0:
+		return -1, syscall.EAGAIN // the other end is closed
+	case control.Level != unix.SOL_SOCKET || control.Type != unix.SCM_RIGHTS || hdr.Controllen < unix.SizeofCmsghdr+4:
+		return -1, 0
+	}
+	return int(control.fd), 0
 }
 
 // Getsockname reads a socket's real local address into sa.

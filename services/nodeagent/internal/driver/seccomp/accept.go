@@ -117,7 +117,7 @@ func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
 		}
 		var buf [procmem.MaxSockaddr]byte
 		nonblock := a.flags & unix.SOCK_NONBLOCK
-		connFD, n, errno := sys.Accept4(fd, buf[:], nonblock|unix.SOCK_CLOEXEC)
+		connFD, n, errno := sys.AcceptInto(fd, t.kept.transitIn, buf[:], nonblock|unix.SOCK_CLOEXEC, &sys.Note{a.id, q.cookie})
 		switch errno {
 		case 0:
 		case syscall.EAGAIN, syscall.ECONNABORTED:
@@ -158,6 +158,12 @@ func (q *acceptQueue) admit(conn *accepted) bool {
 func (q *acceptQueue) reject(conn accepted) {
 	q.t.d.deps.Metrics.Rejected.Inc()
 	q.t.d.deps.Log.Info("connection from outside AppSwitch is closed", "app", q.t.app.ID, "client", conn.client, "server", q.host)
+	q.t.drop(conn)
+}
+
+// drop closes a connection that reaches nobody.
+func (t *task) drop(conn accepted) {
+	t.kept.arrived()
 	sys.Close(conn.fd)
 }
 
@@ -170,7 +176,7 @@ func (q *acceptQueue) deliver(conn accepted, a *acceptCall) bool {
 	}
 	if a.args[1] != 0 {
 		if errno := a.task().WriteSockaddr(a.args[1], a.args[2], q.domain, conn.peer.Remote); errno != 0 {
-			sys.Close(conn.fd) // as natively: the connection is lost
+			t.drop(conn) // as natively: the connection is lost
 			t.fail(a.call, errno)
 			return true
 		}
@@ -179,6 +185,7 @@ func (q *acceptQueue) deliver(conn accepted, a *acceptCall) bool {
 	q.enter(cookie, conn)
 	switch errno := sys.InjectReply(t.listener, a.id, conn.fd, a.flags&unix.SOCK_CLOEXEC != 0); errno {
 	case 0:
+		t.kept.arrived()
 		sys.Close(conn.fd)
 		t.inflight.release(a.slot)
 	case syscall.ENOENT:
@@ -268,7 +275,7 @@ func (q *acceptQueue) retry() {
 func (q *acceptQueue) sweep() {
 	if _, open := q.t.d.deps.Table.Get(q.cookie); !open {
 		for _, conn := range append(q.ready, q.pending...) {
-			sys.Close(conn.fd)
+			q.t.drop(conn)
 		}
 		q.ready, q.pending = nil, nil
 		q.tidy()

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"appswitch.io/services/nodeagent/internal/flows"
 	"appswitch.io/services/nodeagent/internal/portpool"
 	"appswitch.io/services/nodeagent/internal/socktab"
+	"appswitch.io/services/nodeagent/internal/sys"
 )
 
 // Publisher makes listening sockets known to the cluster; publish.Publisher is one. Neither call may block.
@@ -34,6 +36,11 @@ type Publisher interface {
 type Routes interface {
 	Snapshot() *route.Snapshot // nil until the first one came
 	Ready() <-chan struct{}    // closed with the first one
+}
+
+// Relay answers the name lookups that arrive on an application's socket until ctx is done; dnsrelay.Relay is one.
+type Relay interface {
+	Serve(ctx context.Context, conn *net.UDPConn) error
 }
 
 // Config sets what the driver needs to know of its node.
@@ -52,8 +59,9 @@ type Deps struct {
 	Decider   *route.Decider
 	Publisher Publisher
 	Flows     *flows.Log
-	Resolver  func() netip.AddrPort // where name lookups go; invalid if there is no resolver
+	Resolver  func() netip.AddrPort // where name lookups over TCP go; invalid if there is no resolver
 	Metrics   *Metrics
+	Relay     Relay
 }
 
 // App is an application to serve.
@@ -86,11 +94,24 @@ func New(cfg Config, deps Deps) *Driver {
 // ErrAttached says that the application is being served already.
 var ErrAttached = errors.New("application is attached already")
 
-// Attach starts to serve an application: its seccomp listener and its journal of calls in flight, both of which the
-// driver owns from now on, also on error. Calls that an earlier agent left unanswered are carried out again. Gone is
+// Handover is what comes from a launcher or holder.
+type Handover struct {
+	Listener int   // seccomp listener
+	Journal  int   // memory file, the journal of calls in flight
+	Kept     []int // what the last agent left with the holder (keep.go); none at first
+}
+
+// Close closes the descriptors.
+func (h Handover) Close() {
+	for _, fd := range append([]int{h.Listener, h.Journal}, h.Kept...) {
+		sys.Close(fd)
+	}
+}
+
+// Attach starts to serve an application, of whose descriptors the driver is the owner from now on, also on error. Calls that an earlier agent left unanswered are carried out again. Gone is
 // called once, from the application's own thread, when its last process has exited.
-func (d *Driver) Attach(app App, listener, journal int, gone func()) error {
-	t, err := newTask(d, app, listener, journal, gone)
+func (d *Driver) Attach(app App, handed Handover, gone func()) error {
+	t, err := newTask(d, app, handed, gone)
 	if err != nil {
 		return fmt.Errorf("attach application %s: %w", app.ID, err)
 	}
@@ -108,6 +129,16 @@ func (d *Driver) Attach(app App, listener, journal int, gone func()) error {
 		delete(d.tasks, app.ID)
 		d.mu.Unlock()
 	})
+	return nil
+}
+
+// Keepsakes returns copies of the descriptors that are to survive the agent, for the application's holder.
+func (d *Driver) Keepsakes(id ax.AppID) []int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tasks[id]; t != nil {
+		return t.kept.copies()
+	}
 	return nil
 }
 

@@ -37,7 +37,10 @@ func (t *task) resolve(s socktab.Socket, dest netip.AddrPort, tried []ax.Endpoin
 		}
 	}
 	if t.isLookup(dest) {
-		resolver := t.d.deps.Resolver()
+		resolver := t.kept.dnsAddr
+		if s.Proto == ax.TCP {
+			resolver = t.d.deps.Resolver()
+		}
 		if !resolver.IsValid() {
 			return refused(ax.ReasonNoEndpoint), true
 		}

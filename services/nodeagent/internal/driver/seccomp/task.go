@@ -43,6 +43,7 @@ type task struct {
 	deadlines deadlines
 	swept     time.Time
 
+	kept      kept
 	accepts   map[uint64]*acceptQueue // by the listening socket's cookie
 	snapshots []*connect              // connects that wait for the first snapshot
 
@@ -68,15 +69,18 @@ type call struct {
 func (c *call) task() procmem.Task { return procmem.Task(c.tid) }
 func (c *call) int(i int) int      { return int(int32(c.args[i])) }
 
-func newTask(d *Driver, app App, listener, journal int, gone func()) (*task, error) {
+func newTask(d *Driver, app App, handed Handover, gone func()) (*task, error) {
 	t := &task{
-		d: d, app: app, listener: listener, gone: gone, epoll: -1, wake: -1,
+		d: d, app: app, listener: handed.Listener, gone: gone, epoll: -1, wake: -1,
 		handle: map[int32]func(uint32){}, threads: map[uint32]procfs.Task{},
 		parked: map[uint64]*parked{}, byThread: map[uint32]*parked{}, accepts: map[uint64]*acceptQueue{},
 	}
 	var err error
-	t.inflight, err = openInflight(journal)
-	sys.Close(journal)
+	t.kept, err = openKept(handed.Kept)
+	if err == nil {
+		t.inflight, err = openInflight(handed.Journal)
+	}
+	sys.Close(handed.Journal)
 	if err == nil {
 		t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	}
@@ -90,7 +94,7 @@ func newTask(d *Driver, app App, listener, journal int, gone func()) (*task, err
 		t.close()
 		return nil, err
 	}
-	sys.SyncWakeUp(listener)
+	sys.SyncWakeUp(t.listener)
 	return t, nil
 }
 
@@ -106,6 +110,7 @@ func (t *task) close() {
 	if t.inflight != nil {
 		t.inflight.close()
 	}
+	t.kept.close()
 }
 
 // watch calls handle with the events of fd, level-triggered, until unwatch.
@@ -154,6 +159,9 @@ func (t *task) run() {
 	if err := sys.BlockSignals(); err != nil {
 		t.d.deps.Log.Error("block signals", "app", t.app.ID, "error", err)
 	}
+	stopRelay := t.startRelay()
+	defer stopRelay()
+	t.recoverTransit()
 	for _, slot := range t.inflight.orphans() {
 		t.replay(slot)
 	}
