@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -21,7 +22,6 @@ type fakeAgent struct {
 	dir     string
 	welcome wire.Welcome
 	verdict func(call notification) syscall.Errno // nil: socket fails with errVerdict
-	base    int                                   // of the identities
 	refuse  *wire.Error                           // answer to Hello
 	deny    *wire.Error                           // answer to Attach
 	mute    bool                                  // don't answer Attach at all
@@ -37,8 +37,12 @@ type fakeAgent struct {
 	hellos   []wire.Hello
 	attaches []wire.Attach
 	served   int
+	last     string // identity granted
 	changed  *sync.Cond
 }
+
+// identities granted by the agents of this process.
+var identities atomic.Uint32
 
 const errVerdict = syscall.EXDEV
 
@@ -169,8 +173,9 @@ func (a *fakeAgent) handle(m wire.Message, fds []int) (*wire.Message, error) {
 			return &wire.Message{Error: a.refuse}, nil
 		}
 		w := a.welcome
-		// An identity per run; tests find their holders by it.
-		w.AppID = fmt.Sprintf("%04x%04x", os.Getpid()&0xffff, a.base+len(a.hellos))
+		// Never the same twice, so that tests find their holders by it.
+		w.AppID = fmt.Sprintf("%04x%04x", os.Getpid()&0xffff, identities.Add(1)&0xffff)
+		a.last = w.AppID
 		return &wire.Message{Welcome: &w}, nil
 	case m.Attach != nil:
 		if len(fds) != 2 {
@@ -293,5 +298,5 @@ func (a *fakeAgent) wait(what string, holds func() bool) {
 func (a *fakeAgent) appID() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return fmt.Sprintf("%04x%04x", os.Getpid()&0xffff, a.base+len(a.hellos))
+	return a.last
 }

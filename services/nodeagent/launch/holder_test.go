@@ -119,7 +119,6 @@ func TestRestart(t *testing.T) {
 			t.Errorf("round %d: the holder attaches with %+v", round, at)
 		}
 	}
-	a.base = 1000 // a new program gets a new identity
 	if err := s.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +140,7 @@ func TestAgentAway(t *testing.T) {
 		}
 	})
 	s := converse(t, dir)
-	id := a.appID
+	id := a.appID()
 	s.begin()
 	a.wait("the call to be received", func() bool { return a.served >= 1 })
 	a.wait("the holder to attach", func() bool { return attachedHolders(a) == 1 })
@@ -177,7 +176,7 @@ func TestAgentAway(t *testing.T) {
 		return strings.TrimSpace(line) == strconv.Itoa(int(errVerdict))
 	})
 	_ = s.cmd.Process.Kill()
-	noHolders(t, id())
+	noHolders(t, id)
 }
 
 // TestStuckAgent: an agent that accepts and says nothing doesn't keep a holder from ending with its program.

@@ -18,7 +18,7 @@ import (
 func TestInPlace(t *testing.T) {
 	dir := t.TempDir()
 	a := startAgent(t, dir, nil)
-	c := ax(t, dir, "run", "sh", "-c", "echo $$; sleep 100")
+	c := ax(t, dir, "run", "sh", "-c", "echo $$; exec sleep 100")
 	s := start(t, c)
 	line, err := s.out.ReadString('\n')
 	if err != nil || strings.TrimSpace(line) != strconv.Itoa(c.Process.Pid) {
@@ -27,6 +27,8 @@ func TestInPlace(t *testing.T) {
 	if at := a.attaches[0]; at.PID != c.Process.Pid || at.Holder || !at.Hello.NewNetns || !at.Hello.DNS {
 		t.Errorf("attached: %+v", at)
 	}
+	id := a.appID()
+	holderOf(t, id)
 	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +37,7 @@ func TestInPlace(t *testing.T) {
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 		t.Errorf("ended with %v, want SIGTERM", err)
 	}
-	noHolders(t, a.appID())
+	noHolders(t, id)
 
 	for _, script := range []string{
 		"ulimit -n; ulimit -Sn; ulimit -u",
@@ -125,7 +127,7 @@ func TestUser(t *testing.T) {
 			t.Errorf("%s: %+v, want %q", who, r, want)
 		}
 	}
-	if r := run(t, ax(t, dir, "run", "--user", "no-such-user", "true")); r.code != 125 || !strings.Contains(r.stderr, "--user no-such-user: no such user") {
+	if r := run(t, ax(t, dir, "run", "--user", "no-such-user", "true")); r.code != 2 || !strings.Contains(r.stderr, "--user no-such-user: no such user") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -151,7 +153,7 @@ func TestAgentErrors(t *testing.T) {
 	a := startAgent(t, dir, func(a *fakeAgent) {
 		a.refuse = &wire.Error{Code: wire.CodeInvalid, Message: `--ip "x": want an address`}
 	})
-	if r := run(t, ax(t, dir, "run", "--ip", "x", "true")); r.code != 125 || r.stderr != "ax run: --ip \"x\": want an address\n" {
+	if r := run(t, ax(t, dir, "run", "--ip", "x", "true")); r.code != 2 || r.stderr != "ax run: --ip \"x\": want an address\n" {
 		t.Errorf("refused: %+v", r)
 	}
 	a.stop()

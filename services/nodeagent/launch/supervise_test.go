@@ -198,7 +198,7 @@ func TestRestartWithoutPrivileges(t *testing.T) {
 	s.ask(errVerdict)
 	a.wait("the parent to attach", func() bool { return attachedHolders(a) == 1 })
 	within(t, "a small parent", func() bool {
-		return field(t, fmt.Sprintf("/proc/%d/status", c.Process.Pid), "VmRSS:") < 5<<10
+		return field(t, fmt.Sprintf("/proc/%d/status", c.Process.Pid), "VmRSS:") < maxHolderKB
 	})
 	t.Logf("VmRSS %d kB", field(t, fmt.Sprintf("/proc/%d/status", c.Process.Pid), "VmRSS:"))
 	a.stop()
