@@ -21,7 +21,10 @@ BUILDVCS := $(if $(shell git rev-parse --verify HEAD 2>/dev/null),true,false)
 # -w drops DWARF, a quarter of the file, which only a debugger reads. The symbol table stays: perf and bpftrace need it, and
 # it is a tenth. Panics and pprof need neither.
 LDFLAGS  ?= -w
-BUILD    := CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=$(BUILDVCS) -ldflags='$(LDFLAGS)'
+# A program under `ax run` inherits ignored and blocked signals (nohup!). Go's runtime knows them and tells nobody; the tag
+# lets the launcher read its variables, which the linker must be told to allow.
+BUILD    := CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=$(BUILDVCS) -tags=exactsignals \
+            -ldflags='$(LDFLAGS) -checklinkname=0'
 
 MAINS    := $(sort $(dir $(wildcard cmd/*/main.go services/*/cmd/*/main.go)))
 

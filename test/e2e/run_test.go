@@ -50,6 +50,15 @@ func TestRunIsTransparent(t *testing.T) {
 	}
 }
 
+// TestRunInheritsSignals: what is ignored stays ignored (nohup, and shells in the background do this).
+func TestRunInheritsSignals(t *testing.T) {
+	lab := node(t)
+	const ignore = "trap '' HUP INT QUIT PIPE; exec "
+	const look = "grep -E '^Sig(Ign|Blk)' /proc/self/status"
+	want := lab.Output("sh -c", ignore+look)
+	equal(t, "signals", lab.Output("sh -c", ignore+"ax run -- "+look), want)
+}
+
 // TestRunEnvironment: nothing is added to the program's environment.
 func TestRunEnvironment(t *testing.T) {
 	lab := node(t)
@@ -99,8 +108,7 @@ func TestRunTerminal(t *testing.T) {
 	}
 }
 
-// TestRunErrors: what can't be run ends as in a shell, what AppSwitch refuses ends with 125 as elsewhere, and a command
-// line that can't be understood with 2 and a word on what was meant.
+// TestRunErrors: what can't be run ends as in a shell, and a mistake in the options with 2 and a word on what was meant.
 func TestRunErrors(t *testing.T) {
 	lab := node(t)
 	for _, c := range []struct {
@@ -112,9 +120,9 @@ func TestRunErrors(t *testing.T) {
 		{"ax run -- no-such-program", 127, "no-such-program"},
 		{"ax run -- /etc/passwd", 126, "/etc/passwd"},
 		{"ax run --curl -I 1.1.1.1", 2, "ax run -- curl"},
-		{"ax run --ip 1.1.1 -- true", 125, "1.1.1"},
+		{"ax run --ip 1.1.1 -- true", 2, "1.1.1"},
 		{"ax run --labels role -- true", 2, "role"},
-		{"ax run --user no-such-user -- true", 125, "no-such-user"},
+		{"ax run --user no-such-user -- true", 2, "no-such-user"},
 		{"ax run --interface eth0 --new-netns=false -- true", 2, "--interface"},
 	} {
 		r := lab.Run(c.line)
