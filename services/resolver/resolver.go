@@ -3,9 +3,9 @@
 // A listen() that the registry has seen is an answer a moment later: the table is watched (internal/feed), each change
 // makes a new immutable zone (internal/zone), and the DNS server (internal/dnssrv) and the gRPC service
 // (internal/server) read the newest. Invariant: it fails static. Without the registry it goes on answering from the
-// last table; before the first it says that it doesn't know rather than that a name doesn't exist. It is no open
-// resolver: all clients get names of the table, but only queries from the node's own addresses, where those of managed
-// applications come from, are forwarded. Start reading at [Service.Run].
+// last table; before the first it says nothing for a moment (TableGrace), and then that it doesn't know, rather than that
+// a name doesn't exist. It is no open resolver: all clients get names of the table, but only queries from the node's own
+// addresses, where those of managed applications come from, are forwarded. Start reading at [Service.Run].
 package resolver
 
 import (
@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
+	"time"
 
 	"appswitch.io/internal/watch"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
@@ -26,6 +28,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 )
+
+// TableGrace is how long after the start the first table is expected at any moment: until then clients that ask over UDP
+// are left to ask again, as one that is told of a failure gives up.
+const TableGrace = 5 * time.Second
 
 // Deps is what a resolver works with. All of it is required, but Tracer.
 type Deps struct {
@@ -44,6 +50,7 @@ type Service struct {
 	listeners []*dnssrv.Listener
 	dns       *dnssrv.Server // nil with DNS switched off
 	addr      netip.AddrPort
+	grace     atomic.Pointer[time.Time] // when TableGrace ends; nil before Run
 }
 
 // New makes a resolver and binds its addresses, so that Addr is known to those who need it before anything runs. Run
@@ -131,7 +138,7 @@ func (s *Service) buildDNS(cfg Config, p parsed, deps Deps) error {
 	}
 	s.dns, err = dnssrv.New(dnssrv.Config{
 		Listeners:  s.listeners,
-		Quick:      []dnssrv.Handler{&dnssrv.Names{Origin: p.origin, Zone: s.feed.Zone}, dnssrv.Gate{}, cache},
+		Quick:      []dnssrv.Handler{&dnssrv.Names{Origin: p.origin, Zone: s.feed.Zone, Soon: s.starting}, dnssrv.Gate{}, cache},
 		Last:       forward,
 		MayForward: dnssrv.Prefixes(append(h.clients(cfg.NodeAddr), p.allow...)),
 		Log:        deps.Log, Metrics: deps.Metrics,
@@ -175,9 +182,17 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 // Close releases the addresses of a resolver that is not run.
 func (s *Service) Close() error { return unbind(s.listeners) }
 
+// starting reports whether the resolver has only just been started.
+func (s *Service) starting() bool {
+	end := s.grace.Load()
+	return end != nil && time.Now().Before(*end)
+}
+
 // Run follows the service table and serves DNS until ctx ends; then it ends all streams.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.server.Stop()
+	end := time.Now().Add(TableGrace)
+	s.grace.Store(&end)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.watch.Run(ctx) })
 	if s.dns != nil {

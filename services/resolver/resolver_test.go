@@ -3,6 +3,7 @@ package resolver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -179,12 +180,25 @@ func ask(t *testing.T, server netip.AddrPort, name string) *dns.Msg {
 	return m
 }
 
+// silent reports whether a query over UDP gets no reply within a moment.
+func silent(t *testing.T, server netip.AddrPort, name string) bool {
+	t.Helper()
+	_, _, err := (&dns.Client{Timeout: 100 * time.Millisecond}).Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), server.String())
+	var timeout net.Error
+	if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
+		t.Fatal(err)
+	}
+	return err != nil
+}
+
 // until asks until the reply has this code, and returns how long that took.
 func until(t *testing.T, server netip.AddrPort, name string, rcode int) time.Duration {
 	t.Helper()
 	start := time.Now()
+	client := dns.Client{Timeout: 100 * time.Millisecond} // before the first table queries go unanswered
 	for time.Since(start) < 10*time.Second {
-		if ask(t, server, name).Rcode == rcode {
+		m, _, err := client.Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), server.String())
+		if err == nil && m.Rcode == rcode {
 			return time.Since(start)
 		}
 	}
@@ -204,8 +218,8 @@ func TestFollowsTheTableAndFailsStatic(t *testing.T) {
 	}
 	names, _ := memory(t, s.Register)
 	run(t, s)
-	if m := ask(t, s.Addr(), "web."); m.Rcode != dns.RcodeServerFailure || s.Ready() {
-		t.Errorf("before the first list: %v", m)
+	if !silent(t, s.Addr(), "web.") || s.Ready() {
+		t.Error("before the first list: says something")
 	}
 	r.put(endpoint("e1", "web", "198.18.0.1:80"))
 	close(r.ready)
@@ -225,6 +239,37 @@ func TestFollowsTheTableAndFailsStatic(t *testing.T) {
 	found, err := resolverv1.NewResolverServiceClient(names).Resolve(t.Context(), &resolverv1.ResolveRequest{Name: "web"})
 	if err != nil || !slices.Equal(found.GetName().GetIps(), []string{"198.18.0.1"}) {
 		t.Errorf("without registry over gRPC: %v %v", found, err)
+	}
+}
+
+// TestSilentForAMoment starts a resolver whose table does not come. Clients give up when told of a failure, so at first
+// they are told nothing; but only at first, and only over UDP, where silence makes them ask again.
+func TestSilentForAMoment(t *testing.T) {
+	d, _ := deps(t, newRegistry())
+	s, err := New(config(t), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s)
+	if m := ask(t, s.Addr(), "example.com."); m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("a name that is not of the table: %v", m)
+	}
+	for _, name := range []string{"web.", "web.appswitch.local."} {
+		if !silent(t, s.Addr(), name) {
+			t.Errorf("%s: answered at once", name)
+		}
+		m, _, err := (&dns.Client{Net: "tcp"}).Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), s.Addr().String())
+		if err != nil || m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("%s over TCP: %v %v", name, m, err)
+		}
+	}
+	end := *s.grace.Load()
+	if left := time.Until(end); left <= 0 || left > TableGrace {
+		t.Errorf("goes on for %s", left)
+	}
+	took := until(t, s.Addr(), "web.", dns.RcodeServerFailure)
+	if late := time.Since(end); late < 0 || late > time.Second {
+		t.Errorf("SERVFAIL after %s, %s off", took, late)
 	}
 }
 

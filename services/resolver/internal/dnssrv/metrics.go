@@ -13,6 +13,7 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec // handler
 	overflow *prometheus.CounterVec   // queue
 	dropped  prometheus.Counter
+	silenced prometheus.Counter
 	unsent   prometheus.Counter
 	failures prometheus.Counter
 }
@@ -49,10 +50,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"handler"}),
 		overflow: counters("overflow_total", "Queries or connections turned away because a queue was full.", "queue"),
 		dropped:  counter("dropped_total", "Packets that get no reply: too short, replies themselves, or not received."),
+		silenced: counter("silenced_total", "Queries left without reply because the service table was about to arrive."),
 		unsent:   counter("unsent_total", "Replies that the kernel did not take."),
 		failures: counter("failures_total", "Queries whose handling failed inside the server."),
 	}
-	return m, register(r, m.queries, m.seconds, m.overflow, m.dropped, m.unsent, m.failures)
+	return m, register(r, m.queries, m.seconds, m.overflow, m.dropped, m.silenced, m.unsent, m.failures)
 }
 
 func (m *metrics) answered(transport string, qtype uint16, rcode int, handler string, start time.Time) {

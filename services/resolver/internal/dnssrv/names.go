@@ -13,6 +13,7 @@ import (
 type Names struct {
 	Origin string            // the domain, as zone.ParseDomain returns it
 	Zone   func() *zone.Zone // the present zone; nil before the first
+	Soon   func() bool       // without a zone: whether the first is expected at any moment; nil: never
 }
 
 // Name implements Handler.
@@ -24,6 +25,10 @@ func (n *Names) Handle(_ context.Context, q *Query) *dns.Msg {
 	if z == nil {
 		if !zone.Ours(q.Name, n.Origin) {
 			return nil
+		}
+		// Over UDP, who hears nothing asks again; SERVFAIL would fail the lookup at once.
+		if q.Transport == udp && n.Soon != nil && n.Soon() {
+			return Silence
 		}
 		// NXDOMAIN would be a lie that clients remember.
 		q.Explain(dns.ExtendedErrorCodeNotReady, "the service table has not arrived yet")

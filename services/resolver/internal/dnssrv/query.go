@@ -19,10 +19,13 @@ const (
 type Handler interface {
 	// Name is the handler's label in metrics.
 	Name() string
-	// Handle returns the reply, made by q.Reply, or nil to leave the query to the next handler. It never writes to
-	// the client and keeps nothing of q after it returned.
+	// Handle returns the reply, made by q.Reply, or Silence, or nil to leave the query to the next handler. It never
+	// writes to the client and keeps nothing of q after it returned.
 	Handle(ctx context.Context, q *Query) *dns.Msg
 }
+
+// Silence is what a handler returns if the client must get no reply, and ask again later.
+var Silence = new(dns.Msg)
 
 // Query is one valid question: of class IN, without meta types.
 type Query struct {

@@ -94,7 +94,13 @@ func (s *Server) serve(ctx context.Context, g *errgroup.Group, p packet) {
 	q.From = p.from
 	q.Recursion = s.cfg.MayForward(p.from)
 	for _, h := range s.cfg.Quick {
-		if m := s.ask(ctx, h, q); m != nil {
+		m := s.ask(ctx, h, q)
+		if m == Silence {
+			s.metrics.silenced.Inc()
+			p.done(nil)
+			return
+		}
+		if m != nil {
 			s.metrics.answered(p.transport, q.Type, m.Rcode, h.Name(), start)
 			p.done(s.pack(q.finish(m), p.out))
 			return

@@ -3,6 +3,7 @@ package dnssrv
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -342,6 +343,44 @@ func TestBeforeTheFirstTable(t *testing.T) {
 	if r := ask(t, udp, server, queryFor("example.com.", dns.TypeA)); r.Rcode != dns.RcodeSuccess || forwarded.Load() != 1 {
 		t.Errorf("example.com: %v", r)
 	}
+}
+
+func TestSilenceWhileTheTableIsAboutToArrive(t *testing.T) {
+	var soon, arrived atomic.Bool
+	soon.Store(true)
+	z := names(t, 0)
+	handler := &Names{Origin: origin, Soon: soon.Load, Zone: func() *zone.Zone {
+		if arrived.Load() {
+			return z
+		}
+		return nil
+	}}
+	var s *Server
+	server := serve(t, nil, Gate{}, func(made *Server) { s = made; s.cfg.Quick = []Handler{handler} })
+	expect := func(network string, rcode int) {
+		t.Helper()
+		c := dns.Client{Net: network, Timeout: 200 * time.Millisecond}
+		m, _, err := c.Exchange(queryFor("web.", dns.TypeA), server.String())
+		var timeout net.Error
+		if rcode < 0 {
+			if !errors.As(err, &timeout) || !timeout.Timeout() {
+				t.Errorf("%s: got %v %v, want no reply", network, m, err)
+			}
+		} else if err != nil || m.Rcode != rcode {
+			t.Errorf("%s: got %v %v, want %s", network, m, err, dns.RcodeToString[rcode])
+		}
+	}
+	expect(udp, -1)
+	expect(tcp, dns.RcodeServerFailure)
+	if n := testutil.ToFloat64(s.metrics.silenced); n != 1 {
+		t.Errorf("counted %v", n)
+	}
+	soon.Store(false)
+	expect(udp, dns.RcodeServerFailure)
+	soon.Store(true)
+	arrived.Store(true)
+	expect(udp, dns.RcodeSuccess)
+	expect(tcp, dns.RcodeSuccess)
 }
 
 func TestPipelining(t *testing.T) {
