@@ -51,12 +51,12 @@ func (p goPackage) files() []string {
 
 // list runs `go list` for the packages that args name, in the root of the workspace.
 func list(args ...string) ([]goPackage, error) {
-	root, err := exec.Command("go", "env", "GOWORK").Output()
+	root, err := findRoot()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command("go", append([]string{"list", "-json"}, args...)...)
-	cmd.Dir = filepath.Dir(strings.TrimSpace(string(root)))
+	cmd.Dir = root
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -73,6 +73,21 @@ func list(args ...string) ([]goPackage, error) {
 		}
 		packages = append(packages, p)
 	}
+}
+
+// findRoot returns the directory of go.work.
+func findRoot() (string, error) {
+	out, err := exec.Command("go", "env", "GOWORK").Output()
+	return filepath.Dir(strings.TrimSpace(string(out))), err
+}
+
+func workspaceRoot(t *testing.T) string {
+	t.Helper()
+	dir, err := findRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 var listOurs = sync.OnceValues(func() ([]goPackage, error) { return list("-tags=e2e,bench", "work") })
