@@ -110,11 +110,16 @@ func TestInitDies(t *testing.T) {
 func TestInitDaemon(t *testing.T) {
 	dir := t.TempDir()
 	a := startAgent(t, dir, nil)
-	c := ax(t, dir, "run", "--init", "sh", "-c", "setsid sleep 1 >/dev/null 2>&1 &")
-	if r := run(t, c); r.code != 0 {
+	c := ax(t, dir, "run", "--init", "sh", "-c", "setsid sleep 100 >/dev/null 2>&1 & echo $!")
+	r := run(t, c)
+	daemon, err := strconv.Atoi(strings.TrimSpace(r.stdout))
+	if r.code != 0 || r.stderr != "" || err != nil {
 		t.Fatalf("%+v", r)
 	}
 	holderOf(t, a.appID())
+	if err := syscall.Kill(daemon, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 	noHolders(t, a.appID())
 }
 
