@@ -184,11 +184,14 @@ func ask(t *testing.T, server netip.AddrPort, name string) *dns.Msg {
 func silent(t *testing.T, server netip.AddrPort, name string) bool {
 	t.Helper()
 	_, _, err := (&dns.Client{Timeout: 100 * time.Millisecond}).Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), server.String())
+	if err == nil {
+		return false
+	}
 	var timeout net.Error
-	if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Fatal(err)
 	}
-	return err != nil
+	return true
 }
 
 // until asks until the reply has this code, and returns how long that took.

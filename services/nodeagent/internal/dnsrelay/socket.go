@@ -25,10 +25,17 @@ type socket struct {
 	raw  syscall.RawConn
 }
 
-func dial(to netip.AddrPort) (upstream, error) {
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+func dial(to netip.AddrPort) (upstream, error) { return dialFrom(nil, to) }
+
+func dialFrom(from *net.UDPAddr, to netip.AddrPort) (upstream, error) {
+	conn, err := net.DialUDP("udp", from, net.UDPAddrFromAddrPort(to))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the resolver: %w", err)
+	}
+	// While nobody has the resolver's port the kernel may choose it for this end: a socket connected to itself, which
+	// refuses nothing and keeps the resolver from coming back.
+	if conn.LocalAddr().String() == conn.RemoteAddr().String() {
+		return nil, errors.Join(errors.New("connect to the resolver: it is not there"), conn.Close())
 	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
