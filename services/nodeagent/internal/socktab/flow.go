@@ -24,22 +24,41 @@ const (
 	Pending                  // a connect is under way that may be it: ask again when woken
 )
 
+// Ticket numbers the intentions and the questions after them: time, as admission sees it.
+type Ticket uint64
+
 // Intend announces that a connect to a real address is about to start; Settle must follow. In between, an accept
 // that finds an unknown client waits instead of closing the connection.
-func (t *Table) Intend(server netip.AddrPort) {
+func (t *Table) Intend(server netip.AddrPort) Ticket {
 	t.mu.Lock()
-	t.intents[server]++
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	t.clock++
+	if t.intents[server] == nil {
+		t.intents[server] = map[Ticket]struct{}{}
+	}
+	t.intents[server][t.clock] = struct{}{}
+	return t.clock
 }
 
 // Settle ends an intention, after the socket's entry was updated with its real addresses, or the connect failed.
-func (t *Table) Settle(server netip.AddrPort) {
+func (t *Table) Settle(server netip.AddrPort, intent Ticket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.intents[server]--; t.intents[server] <= 0 {
+	delete(t.intents[server], intent)
+	if len(t.intents[server]) == 0 {
 		delete(t.intents, server)
 	}
 	t.wake(server)
+}
+
+// underWay reports whether a connect to a real address was begun before a question was asked, and is not settled.
+func (t *Table) underWay(server netip.AddrPort, asked Ticket) bool {
+	for intent := range t.intents[server] {
+		if intent < asked {
+			return true
+		}
+	}
+	return false
 }
 
 // wake runs what waits for flows to a real address.
@@ -50,18 +69,23 @@ func (t *Table) wake(server netip.AddrPort) {
 	delete(t.waiters, server)
 }
 
-// Admit asks who is at the other end of an accepted connection, given by its real addresses. Pending: woken is called
-// once, when it is worth to ask again; it must not block and must not call the table.
-func (t *Table) Admit(client, server netip.AddrPort, now time.Time, woken func()) (Peer, Admission) {
+// Admit asks who is at the other end of an accepted connection, given by its real addresses. Pending: a connect that
+// was begun before the question was first asked may be it; woken is called once, when it is worth to ask again with the
+// ticket returned, and must neither block nor call the table. The first time the ticket is 0.
+func (t *Table) Admit(client, server netip.AddrPort, asked Ticket, now time.Time, woken func()) (Peer, Admission, Ticket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if asked == 0 {
+		t.clock++
+		asked = t.clock
+	}
 	if s, ok := t.flows[tuple{client, server}]; ok {
 		s.admitted = true
-		return Peer{Local: s.Peer, Remote: s.Local}, Known
+		return Peer{Local: s.Peer, Remote: s.Local}, Known, asked
 	}
-	if t.intents[server] > 0 || now.Before(t.grace) {
+	if t.underWay(server, asked) || now.Before(t.grace) {
 		t.waiters[server] = append(t.waiters[server], woken)
-		return Peer{}, Pending
+		return Peer{}, Pending, asked
 	}
-	return Peer{}, Unknown
+	return Peer{}, Unknown, asked
 }

@@ -33,10 +33,11 @@ type Table struct {
 	// mu guards everything below.
 	mu      sync.Mutex
 	sockets map[uint64]*Socket
-	flows   map[tuple]*Socket           // outgoing connections by their real addresses
-	intents map[netip.AddrPort]int      // connects under way to a real address that have no flow yet
-	waiters map[netip.AddrPort][]func() // accepts that wait for flows to a real address
-	ghosts  []*Socket                   // closed outgoing connections, oldest first
+	flows   map[tuple]*Socket // outgoing connections by their real addresses
+	clock   Ticket
+	intents map[netip.AddrPort]map[Ticket]struct{} // connects under way to a real address that have no flow yet
+	waiters map[netip.AddrPort][]func()            // accepts that wait for flows to a real address
+	ghosts  []*Socket                              // closed outgoing connections, oldest first
 	scopes  map[ScopeID]*Scope
 	grace   time.Time // until then a missing flow may still be announced: the agent has just restarted
 }
@@ -48,7 +49,7 @@ func New(journal Journal, log *slog.Logger) *Table {
 	return &Table{
 		journal: journal, log: log,
 		sockets: map[uint64]*Socket{}, flows: map[tuple]*Socket{},
-		intents: map[netip.AddrPort]int{}, waiters: map[netip.AddrPort][]func(){},
+		intents: map[netip.AddrPort]map[Ticket]struct{}{}, waiters: map[netip.AddrPort][]func(){},
 		scopes: map[ScopeID]*Scope{},
 	}
 }

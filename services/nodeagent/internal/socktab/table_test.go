@@ -179,21 +179,33 @@ func TestLoopbackIsPrivateToItsScope(t *testing.T) {
 func TestAdmission(t *testing.T) {
 	client, server := ap("10.0.0.1:50000"), ap("10.0.0.1:40000")
 	table := newTable(nil)
-	admit := func() (Peer, Admission) { return table.Admit(client, server, start, func() {}) }
+	admit := func() (Peer, Admission) {
+		peer, a, _ := table.Admit(client, server, 0, start, func() {})
+		return peer, a
+	}
 
 	if _, got := admit(); got != Unknown {
 		t.Fatalf("stranger: %v, want Unknown", got)
 	}
 	woken := 0
-	table.Intend(server)
-	if _, got := table.Admit(client, server, start, func() { woken++ }); got != Pending {
+	intent := table.Intend(server)
+	_, got, ticket := table.Admit(client, server, 0, start, func() { woken++ })
+	if got != Pending {
 		t.Fatalf("during a connect: %v, want Pending", got)
+	}
+	later := table.Intend(server)
+	if _, got, _ := table.Admit(ap("10.0.0.1:1"), server, ticket, start, func() {}); got != Pending {
+		t.Fatalf("while the earlier connect is under way: %v, want Pending", got)
 	}
 	table.Add(Socket{Cookie: 1, App: "a", Domain: inet, Proto: ax.TCP})
 	table.Update(1, func(s *Socket) {
 		s.Host, s.HostPeer, s.Local, s.Peer = client, server, ap("2.2.2.2:50000"), ap("1.1.1.1:80")
 	})
-	table.Settle(server)
+	table.Settle(server, intent)
+	if _, got, _ := table.Admit(ap("10.0.0.1:1"), server, ticket, start, func() {}); got != Unknown {
+		t.Fatalf("stranger, while only a later connect is under way: %v, want Unknown", got)
+	}
+	table.Settle(server, later)
 	if woken != 1 {
 		t.Fatalf("woken %d times, want once", woken)
 	}
@@ -209,7 +221,7 @@ func TestClosedClientIsRememberedUntilAccepted(t *testing.T) {
 	table := newTable(journal)
 	table.Add(Socket{Cookie: 1, App: "a", Domain: inet, Proto: ax.TCP, Host: client, HostPeer: server})
 	table.Remove(1, start)
-	if _, a := table.Admit(client, server, start, func() {}); a != Known {
+	if _, a, _ := table.Admit(client, server, 0, start, func() {}); a != Known {
 		t.Fatalf("admission = %v, want Known", a)
 	}
 	table.ExpireGhosts(start)
@@ -220,7 +232,7 @@ func TestClosedClientIsRememberedUntilAccepted(t *testing.T) {
 	table.Add(Socket{Cookie: 2, App: "a", Domain: inet, Proto: ax.TCP, Host: client, HostPeer: server})
 	table.Remove(2, start)
 	table.ExpireGhosts(start.Add(GhostTime))
-	if _, a := table.Admit(client, server, start, func() {}); a != Unknown {
+	if _, a, _ := table.Admit(client, server, 0, start, func() {}); a != Unknown {
 		t.Errorf("admission after %s = %v, want Unknown", GhostTime, a)
 	}
 }
@@ -256,10 +268,10 @@ func TestRestore(t *testing.T) {
 	if after.Len() != 2 {
 		t.Errorf("%d sockets, want 2: the closed ones are dropped", after.Len())
 	}
-	if _, a := after.Admit(ap("10.0.0.1:50000"), ap("10.0.0.1:40001"), start, func() {}); a != Known {
+	if _, a, _ := after.Admit(ap("10.0.0.1:50000"), ap("10.0.0.1:40001"), 0, start, func() {}); a != Known {
 		t.Errorf("a connection closed meanwhile: %v, want Known", a)
 	}
-	if _, a := after.Admit(ap("10.0.0.1:6"), ap("10.0.0.1:7"), start, func() {}); a != Pending {
+	if _, a, _ := after.Admit(ap("10.0.0.1:6"), ap("10.0.0.1:7"), 0, start, func() {}); a != Pending {
 		t.Errorf("stranger right after a restart: %v, want Pending", a)
 	}
 	after.Add(Socket{Cookie: 9, App: "f83e8600", Domain: inet6, Proto: ax.TCP})

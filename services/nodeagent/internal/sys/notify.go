@@ -16,7 +16,6 @@ const (
 	ioctlSetFlags = 0x40082104
 
 	flagContinue   = 1 // SECCOMP_USER_NOTIF_FLAG_CONTINUE
-	addfdSend      = 2 // SECCOMP_ADDFD_FLAG_SEND
 	fdSyncWakeUp   = 1 // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, Linux 6.6
 	notifSize      = 80
 	NotifySlotSize = notifSize // bytes that Receive needs
@@ -67,15 +66,19 @@ func Valid(listener int, id uint64) bool {
 	return ioctl(listener, ioctlIDValid, unsafe.Pointer(&id)) == 0
 }
 
-// InjectReply installs a copy of fd into the caller at its lowest free descriptor and answers the call with that
-// number, in one step. The calling thread must have all signals blocked: a signal in between loses the descriptor.
-// EMFILE: the caller's RLIMIT_NOFILE is reached, the call still waits. ENOENT: the call was cancelled.
-func InjectReply(listener int, id uint64, fd int, cloexec bool) syscall.Errno {
-	a := addfd{id: id, flags: addfdSend, srcfd: uint32(fd)}
+// Inject installs a copy of fd into the caller at its lowest free descriptor and returns that number; the call still
+// waits. EMFILE: the caller's RLIMIT_NOFILE is reached. ENOENT: the call was cancelled.
+//
+// SECCOMP_ADDFD_FLAG_SEND would answer the call in the same step, but the kernel marks the call as answered before the
+// caller has taken the descriptor (seccomp_notify_addfd in kernel/seccomp.c): if the agent is killed in between, the
+// caller's system call returns 0, with no descriptor behind it.
+func Inject(listener int, id uint64, fd int, cloexec bool) (int, syscall.Errno) {
+	a := addfd{id: id, srcfd: uint32(fd)}
 	if cloexec {
 		a.newfdFlg = unix.O_CLOEXEC
 	}
-	return ioctl(listener, ioctlAddfd, unsafe.Pointer(&a))
+	n, _, e := syscall.Syscall(unix.SYS_IOCTL, uintptr(listener), ioctlAddfd, uintptr(unsafe.Pointer(&a)))
+	return int(n), e
 }
 
 // SyncWakeUp asks the kernel to switch directly between caller and agent; kernels before 6.6 can't, which is no error.
@@ -89,7 +92,7 @@ func ioctl(fd int, req uintptr, p unsafe.Pointer) syscall.Errno {
 }
 
 // BlockSignals blocks every signal for the calling thread, which the caller has locked and will never unlock: the
-// runtime's preemption signal would otherwise interrupt InjectReply.
+// runtime's preemption signal would otherwise interrupt Inject.
 func BlockSignals() error {
 	var all unix.Sigset_t
 	for i := range all.Val {

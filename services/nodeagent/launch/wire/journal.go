@@ -8,7 +8,7 @@ package wire
 const (
 	JournalMagic    = 0x6c6e726a5f7861 // "ax_jrnl", little endian, in the first 8 bytes
 	JournalHeader   = 4096             // bytes before the first slot
-	JournalSlotSize = 96               // 80 of struct seccomp_notif, 16 reserved (zero)
+	JournalSlotSize = 96               // 80 of struct seccomp_notif, 8 for the cookie of a socket that is being installed, 8 reserved
 	JournalSlots    = 4096             // calls in flight at once that a crash of the agent survives
 	JournalSize     = JournalHeader + JournalSlots*JournalSlotSize
 )

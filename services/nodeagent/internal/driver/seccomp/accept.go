@@ -15,11 +15,10 @@ import (
 const (
 	// admissionTimeout bounds the wait for the identity of an accepted connection; then it is closed.
 	admissionTimeout = time.Second
-	// maxStash bounds the accepted connections that wait for a caller or for their identity, per listening socket.
-	maxStash = 1024
 )
 
-// acceptQueue is what one listening socket has to hand out, and who waits for it.
+// acceptQueue is what one listening socket has to hand out, and who waits for it. Connections are taken from the kernel
+// one at a time, and only for a caller: what the kernel still has keeps the socket readable for whoever polls it.
 type acceptQueue struct {
 	t       *task
 	cookie  uint64
@@ -27,8 +26,8 @@ type acceptQueue struct {
 	host    netip.AddrPort // real address of the listening socket
 	fd      int            // duplicate of the listening socket, while somebody waits for connections; else -1
 	waiting []*acceptCall  // in order
+	pending *accepted      // whose connect is under way: not yet known who it is
 	ready   []accepted     // admitted, but the caller was gone: the next accept gets them
-	pending []accepted     // whose connect is under way: not yet known who it is
 }
 
 // accepted is a connection taken from the kernel's queue.
@@ -37,13 +36,15 @@ type accepted struct {
 	client   netip.AddrPort // real
 	peer     socktab.Peer
 	nonblock bool // as the descriptor is set
+	asked    socktab.Ticket
 	deadline time.Time
 }
 
 type acceptCall struct {
 	*call
-	flags  int
-	parked *parked
+	flags    int
+	nonblock bool
+	parked   *parked
 }
 
 // accept hands out a connection: the address shown is the client's virtual one, and a connection that no agent
@@ -81,7 +82,8 @@ func (t *task) accept(c *call, flags int) {
 		q.tidy()
 		return
 	}
-	if sys.Flags(fd)&unix.O_NONBLOCK != 0 && len(q.pending) == 0 {
+	a.nonblock = sys.Flags(fd)&unix.O_NONBLOCK != 0
+	if a.nonblock && (q.pending == nil || len(q.waiting) > 0) {
 		sys.Close(fd)
 		t.fail(c, syscall.EAGAIN)
 		q.tidy()
@@ -110,9 +112,8 @@ func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
 		q.ready = q.ready[1:]
 		return q.deliver(conn, a)
 	}
-	for len(q.pending) < maxStash {
-		events := sys.Ready(fd, unix.POLLIN)
-		if events == 0 {
+	for q.pending == nil {
+		if sys.Ready(fd, unix.POLLIN) == 0 {
 			return false
 		}
 		var buf [procmem.MaxSockaddr]byte
@@ -141,14 +142,16 @@ func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
 // admit finds out who connected. A connection that is not admitted is closed, or kept while its connect is under way.
 func (q *acceptQueue) admit(conn *accepted) bool {
 	t := q.t
-	peer, admission := t.d.deps.Table.Admit(conn.client, q.host, now(), func() { t.post(q.retry) })
-	switch admission {
-	case socktab.Known:
+	peer, admission, asked := t.d.deps.Table.Admit(conn.client, q.host, conn.asked, now(), func() { t.post(q.retry) })
+	switch {
+	case admission == socktab.Known:
 		conn.peer = peer
 		return true
-	case socktab.Pending:
-		conn.deadline = now().Add(admissionTimeout)
-		q.pending = append(q.pending, *conn)
+	case admission == socktab.Pending && conn.asked == 0:
+		conn.asked, conn.deadline = asked, now().Add(admissionTimeout)
+		q.pending = conn
+	case admission == socktab.Pending && now().Before(conn.deadline):
+		q.pending = conn
 	default:
 		q.reject(*conn)
 	}
@@ -183,11 +186,10 @@ func (q *acceptQueue) deliver(conn accepted, a *acceptCall) bool {
 	}
 	cookie, _ := sys.Cookie(conn.fd)
 	q.enter(cookie, conn)
-	switch errno := sys.InjectReply(t.listener, a.id, conn.fd, a.flags&unix.SOCK_CLOEXEC != 0); errno {
+	switch errno := t.install(a.call, conn.fd, cookie, a.flags&unix.SOCK_CLOEXEC != 0); errno {
 	case 0:
 		t.kept.arrived()
 		sys.Close(conn.fd)
-		t.inflight.release(a.slot)
 	case syscall.ENOENT:
 		q.ready = append(q.ready, conn)
 		t.inflight.release(a.slot)
@@ -222,8 +224,7 @@ func (q *acceptQueue) wait(fd int, a *acceptCall) {
 		}
 	}
 	var deadline time.Time
-	nonblock := sys.Flags(q.fd)&unix.O_NONBLOCK != 0
-	if nonblock { // only for a connection whose identity is on its way
+	if a.nonblock { // only for a connection whose identity is on its way
 		deadline = now().Add(admissionTimeout)
 	} else if tv, errno := sys.ReceiveTimeout(q.fd); errno == 0 && (tv.Sec != 0 || tv.Usec != 0) {
 		deadline = now().Add(time.Duration(tv.Nano()))
@@ -247,26 +248,22 @@ func (q *acceptQueue) leave(a *acceptCall) {
 
 // retry runs when a connection came in or an identity became known.
 func (q *acceptQueue) retry() {
-	pending := q.pending
-	q.pending = nil
-	for _, conn := range pending {
-		if now().After(conn.deadline) {
-			q.reject(conn)
-		} else {
-			deadline := conn.deadline
-			if q.admit(&conn) {
-				q.ready = append(q.ready, conn)
-			} else if n := len(q.pending); n > 0 {
-				q.pending[n-1].deadline = deadline
-			}
+	if conn := q.pending; conn != nil {
+		q.pending = nil
+		if q.admit(conn) {
+			q.ready = append(q.ready, *conn)
 		}
 	}
 	for len(q.waiting) > 0 && q.fd >= 0 {
 		a := q.waiting[0]
-		if !q.serve(q.fd, a) {
+		if q.serve(q.fd, a) {
+			q.t.unpark(a.parked)
+		} else if a.nonblock && q.pending == nil {
+			q.t.unpark(a.parked) // the connection it waited for was not admitted
+			q.t.fail(a.call, syscall.EAGAIN)
+		} else {
 			break
 		}
-		q.t.unpark(a.parked)
 	}
 	q.tidy()
 }
@@ -274,12 +271,9 @@ func (q *acceptQueue) retry() {
 // sweep drops what nobody can ask for any more.
 func (q *acceptQueue) sweep() {
 	if _, open := q.t.d.deps.Table.Get(q.cookie); !open {
-		for _, conn := range append(q.ready, q.pending...) {
-			q.t.drop(conn)
-		}
-		q.ready, q.pending = nil, nil
+		q.each(q.t.drop)
 		q.tidy()
-	} else if len(q.pending) > 0 {
+	} else if q.pending != nil {
 		q.retry()
 	}
 }
@@ -294,17 +288,27 @@ func (q *acceptQueue) tidy() {
 		sys.Close(q.fd)
 		q.fd = -1
 	}
-	if len(q.ready) == 0 && len(q.pending) == 0 {
+	if len(q.ready) == 0 && q.pending == nil {
 		delete(q.t.accepts, q.cookie)
 	}
 }
 
+// close lets go of everything; what is in transit stays there for the next agent.
 func (q *acceptQueue) close() {
-	for _, conn := range append(q.ready, q.pending...) {
-		sys.Close(conn.fd)
-	}
+	q.each(func(conn accepted) { sys.Close(conn.fd) })
 	if q.fd >= 0 {
 		sys.Close(q.fd)
+		q.fd = -1
 	}
-	q.fd, q.ready, q.pending = -1, nil, nil
+}
+
+// each takes all connections out of the queue.
+func (q *acceptQueue) each(f func(accepted)) {
+	for _, conn := range q.ready {
+		f(conn)
+	}
+	if q.pending != nil {
+		f(*q.pending)
+	}
+	q.ready, q.pending = nil, nil
 }

@@ -190,8 +190,8 @@ func (op *connect) attempt() {
 func (op *connect) begin() syscall.Errno {
 	table := op.t.d.deps.Table
 	if op.target.managed {
-		table.Intend(op.target.addr)
-		defer table.Settle(op.target.addr)
+		intent := table.Intend(op.target.addr)
+		defer table.Settle(op.target.addr, intent)
 	}
 	if op.blocking {
 		table.Update(op.s.Cookie, func(s *socktab.Socket) { s.SendTimeo = time.Duration(op.sendTimeo.Nano()) })

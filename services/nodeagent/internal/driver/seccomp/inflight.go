@@ -55,6 +55,18 @@ func (j *inflight) notify(slot int32) *sys.Notify {
 	return (*sys.Notify)(unsafe.Pointer(&j.mem[wire.JournalHeader+int(slot)*wire.JournalSlotSize]))
 }
 
+// note remembers which socket is being given to the caller of a journalled call: should the agent die before the call is
+// answered, the next one finds out whether the caller has it. It goes into the slot behind the notification.
+func (j *inflight) note(slot int32, cookie uint64) {
+	if slot != noSlot {
+		*j.cookie(slot) = cookie
+	}
+}
+
+func (j *inflight) cookie(slot int32) *uint64 {
+	return (*uint64)(unsafe.Pointer(&j.mem[wire.JournalHeader+int(slot)*wire.JournalSlotSize+sys.NotifySlotSize]))
+}
+
 // take hands out a zeroed slot, or noSlot and ordinary memory when all are taken.
 func (j *inflight) take() (int32, *sys.Notify) {
 	if len(j.free) == 0 {
@@ -73,6 +85,7 @@ func (j *inflight) release(slot int32) {
 	n := j.notify(slot)
 	n.ID = 0
 	*n = sys.Notify{}
+	*j.cookie(slot) = 0
 	j.free = append(j.free, slot)
 }
 

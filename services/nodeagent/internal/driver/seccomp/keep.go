@@ -121,16 +121,32 @@ func (t *task) recoverTransit() {
 		}
 		listener, ok := t.d.deps.Table.Get(note[1])
 		server := realName(fd, sys.Getsockname)
-		if !ok || listener.App != t.app.ID || server != listener.Host || !sys.Valid(t.listener, note[0]) {
+		cookie, _ := sys.Cookie(fd)
+		if !ok || listener.App != t.app.ID || server != listener.Host || !sys.Valid(t.listener, note[0]) || t.tookOver(note[0], cookie) {
 			sys.Close(fd)
 			continue
 		}
 		q := t.queue(listener)
+		if q.pending != nil {
+			sys.Close(fd) // there was one at a time
+			continue
+		}
 		conn := accepted{fd: fd, client: realName(fd, sys.Getpeername), nonblock: sys.Flags(fd)&unix.O_NONBLOCK != 0}
 		if q.admit(&conn) {
 			q.ready = append(q.ready, conn)
 		}
 	}
+}
+
+// tookOver reports whether the caller of a call in flight has a socket already (install.go).
+func (t *task) tookOver(id, cookie uint64) bool {
+	for _, slot := range t.inflight.orphans() {
+		if n := t.inflight.notify(slot); n.ID == id && *t.inflight.cookie(slot) == cookie {
+			_, found := t.find(n.TID, cookie)
+			return found
+		}
+	}
+	return false
 }
 
 // startRelay answers name lookups until the returned function is called.

@@ -38,15 +38,9 @@ func (t *task) socket(c *call) {
 	}
 	// The entry comes first: once the descriptor is installed, another thread may use it.
 	t.d.deps.Table.Add(socktab.Socket{Cookie: cookie, App: t.app.ID, Domain: domain, Proto: kind, SendTimeo: socktab.NoTimeo})
-	switch errno := sys.InjectReply(t.listener, c.id, fd, typ&unix.SOCK_CLOEXEC != 0); errno {
-	case 0:
-		t.inflight.release(c.slot)
-	case syscall.ENOENT:
+	if errno := t.install(c, fd, cookie, typ&unix.SOCK_CLOEXEC != 0); errno != 0 {
 		t.d.deps.Table.Remove(cookie, now())
-		t.inflight.release(c.slot)
-	default: // EMFILE: the caller's own limit
-		t.d.deps.Table.Remove(cookie, now())
-		t.fail(c, errno)
+		t.fail(c, errno) // EMFILE: the caller's own limit. ENOENT: nobody hears it
 	}
 }
 

@@ -44,6 +44,7 @@ type task struct {
 	swept     time.Time
 
 	kept      kept
+	misplaced map[uint32]misplaced    // descriptors whose installing call was interrupted, by thread
 	accepts   map[uint64]*acceptQueue // by the listening socket's cookie
 	snapshots []*connect              // connects that wait for the first snapshot
 
@@ -73,7 +74,7 @@ func newTask(d *Driver, app App, handed Handover, gone func()) (*task, error) {
 	t := &task{
 		d: d, app: app, listener: handed.Listener, gone: gone, epoll: -1, wake: -1,
 		handle: map[int32]func(uint32){}, threads: map[uint32]procfs.Task{},
-		parked: map[uint64]*parked{}, byThread: map[uint32]*parked{}, accepts: map[uint64]*acceptQueue{},
+		parked: map[uint64]*parked{}, byThread: map[uint32]*parked{}, accepts: map[uint64]*acceptQueue{}, misplaced: map[uint32]misplaced{},
 	}
 	var err error
 	t.kept, err = openKept(handed.Kept)
@@ -227,7 +228,9 @@ func (t *task) begin(slot int32, n *sys.Notify, replay bool) {
 		return
 	}
 	start := time.Now()
-	t.dispatch(c)
+	if !t.installed(c) {
+		t.dispatch(c)
+	}
 	t.d.deps.Metrics.observe(c.nr, time.Since(start))
 }
 
@@ -307,6 +310,7 @@ func (t *task) dropThread(tid uint32) {
 		t.unwatch(th.PIDFD)
 		th.Close()
 		delete(t.threads, tid)
+		delete(t.misplaced, tid)
 	}
 }
 
