@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"appswitch.io/internal/ax"
@@ -38,6 +39,11 @@ import (
 
 // maxSockets is how many sockets of applications survive a restart of the agent.
 const maxSockets = 1 << 20
+
+// spareProcs are scheduler slots (GOMAXPROCS) beyond the processors. A thread that serves an application spends its time
+// in system calls; if every slot is in use, the runtime takes such a thread's slot away, and its return from the call
+// then costs context switches in the middle of an application's connect.
+const spareProcs = 4
 
 // Deps are what an agent works with.
 type Deps struct {
@@ -190,6 +196,9 @@ func (s *Service) Register(r grpc.ServiceRegistrar) { s.grpc.Register(r) }
 // Run serves until ctx is done. Applications go on; their calls wait for the next agent.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.journal.Close()
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.NumCPU() + spareProcs)
+	}
 	monitor, err := sockdiag.OpenDestroy()
 	if err != nil {
 		return fmt.Errorf("watch for closed sockets: %w", err)

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -18,16 +18,20 @@ const (
 	batch         = 64        // events received by one system call
 	eventBuffer   = 512       // bytes of an event that are received; what we need stands in front
 	maxDrain      = 256 << 10 // events read after an overflow before it is reported in any case
+	// pace is how long Run sleeps after it has read events, so that a node with many connections is not woken for each.
+	pace = 2 * time.Millisecond
 )
 
 // The multicast groups, from linux/sock_diag.h.
 var destroyGroups = []int{1, 2, 3, 4} // TCP, UDP, TCP over IPv6, UDP over IPv6
 
-// DestroyMonitor receives an event for every socket of a network namespace that is destroyed.
+// DestroyMonitor receives an event for every socket of a network namespace that is destroyed. It polls its socket
+// itself: the runtime's poller would wake a thread for every event, even while Run sleeps.
 type DestroyMonitor struct {
-	file *os.File
-	raw  syscall.RawConn
-	recv *receiver
+	fd    int
+	wake  int // eventfd that ends a poll
+	close sync.Once
+	recv  *receiver
 }
 
 // OpenDestroy starts to listen: whatever is destroyed from now on is reported by Run.
@@ -40,13 +44,12 @@ func OpenDestroy() (*DestroyMonitor, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("socket destruction events: %w", err)
 	}
-	file := os.NewFile(uintptr(fd), "sock_diag")
-	raw, err := file.SyscallConn()
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		file.Close()
-		return nil, fmt.Errorf("socket destruction events: %w", err)
+		unix.Close(fd)
+		return nil, fmt.Errorf("socket destruction events: eventfd: %w", err)
 	}
-	return &DestroyMonitor{file: file, raw: raw, recv: newReceiver()}, nil
+	return &DestroyMonitor{fd: fd, wake: wake, recv: newReceiver()}, nil
 }
 
 func joinDestroy(fd int) error {
@@ -67,17 +70,32 @@ func joinDestroy(fd int) error {
 	return nil
 }
 
-// Close frees the monitor. Run, if it is running, ends with an error.
-func (m *DestroyMonitor) Close() error { return m.file.Close() }
+// Close frees a monitor that is not running; Run closes its own.
+func (m *DestroyMonitor) Close() error {
+	m.close.Do(func() {
+		unix.Close(m.fd)
+		unix.Close(m.wake)
+		m.fd, m.wake = -1, -1
+	})
+	return nil
+}
 
 // Run calls onDestroy with the cookies of destroyed sockets, a few at a time, until ctx ends; then it closes the
 // monitor and returns nil. The slice is only valid during the call. After events were lost onOverflow is called, when
 // every event that was not lost has been delivered: whatever is then not in a Dump is gone. Both are called from this
 // goroutine and must be quick.
 func (m *DestroyMonitor) Run(ctx context.Context, onDestroy func(cookies []uint64), onOverflow func()) error {
-	defer m.file.Close()
-	stop := context.AfterFunc(ctx, func() { _ = m.file.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		_, _ = unix.Write(m.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // not zero in either byte order
+	})
+	defer func() {
+		if !stop() {
+			<-stopped // it must not write to a descriptor that is somebody else's by now
+		}
+		_ = m.Close()
+	}()
 	overflow, drained := false, 0
 	for ctx.Err() == nil {
 		n, err := m.receive(overflow)
@@ -99,28 +117,33 @@ func (m *DestroyMonitor) Run(ctx context.Context, onDestroy func(cookies []uint6
 			overflow = false
 			onOverflow()
 		}
+		if n < batch && !overflow {
+			time.Sleep(pace)
+		}
 	}
 	return nil
 }
 
 // receive waits for events and receives up to a batch of them; if poll is set it returns 0 instead of waiting.
 func (m *DestroyMonitor) receive(poll bool) (n int, err error) {
-	waitErr := m.raw.Read(func(fd uintptr) bool {
-		var errno syscall.Errno
-		n, errno = m.recv.receive(fd)
-		for errno == unix.EINTR {
-			n, errno = m.recv.receive(fd)
+	for {
+		n, errno := m.recv.receive(uintptr(m.fd))
+		switch {
+		case errno == 0:
+			return n, nil
+		case errno == unix.EAGAIN && poll:
+			return 0, nil
+		case errno != unix.EAGAIN && errno != unix.EINTR:
+			return 0, errno
 		}
-		err = nil
-		if errno == unix.EAGAIN {
-			return poll
+		fds := [2]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}, {Fd: int32(m.wake), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return 0, fmt.Errorf("poll: %w", err)
 		}
-		if errno != 0 {
-			err = errno
+		if fds[1].Revents != 0 {
+			return 0, nil // told to end
 		}
-		return true
-	})
-	return n, errors.Join(err, waitErr)
+	}
 }
 
 // receiver holds what recvmmsg(2) needs.

@@ -87,7 +87,7 @@ func SyncWakeUp(listener int) {
 }
 
 func ioctl(fd int, req uintptr, p unsafe.Pointer) syscall.Errno {
-	_, _, e := syscall.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(p))
+	_, _, e := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(p))
 	return e
 }
 

@@ -1,8 +1,9 @@
 // Package sys holds the system calls of the interception path, without allocation and without waiting in any normal
 // case: sockets are polled first, sends and receives carry MSG_DONTWAIT.
 //
-// Invariant: none is a raw call, which would keep its scheduler slot (P) while it runs: an application can make the
-// kernel sleep in almost any of them (a userfaultfd under its buffer, a locked socket). Start reading at [Notify].
+// Invariant: only calls that an application can't make sleep are raw ones, which keep their scheduler slot (P) while
+// they run and save the cost of giving it up. Memory access (a userfaultfd under a buffer), whatever takes the
+// socket's lock, and closing (SO_LINGER) can be made to. Start reading at [Notify].
 package sys
 
 import (
@@ -23,7 +24,7 @@ func Socket(domain, typ, proto int) (int, syscall.Errno) {
 
 // PidfdGetfd duplicates descriptor fd of the task that pidfd stands for; see pidfd_getfd(2).
 func PidfdGetfd(pidfd, fd int) (int, syscall.Errno) {
-	r, _, e := syscall.Syscall(unix.SYS_PIDFD_GETFD, uintptr(pidfd), uintptr(fd), 0)
+	r, _, e := syscall.RawSyscall(unix.SYS_PIDFD_GETFD, uintptr(pidfd), uintptr(fd), 0)
 	return int(r), e
 }
 
@@ -108,7 +109,7 @@ func name(nr uintptr, fd int, sa []byte) (int, syscall.Errno) {
 func GetsockoptInt(fd, level, opt int) (int, syscall.Errno) {
 	var v int32
 	n := uint32(4)
-	_, _, e := syscall.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt),
+	_, _, e := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt),
 		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
 	return int(v), e
 }
@@ -125,14 +126,14 @@ func SetsockoptInt(fd, level, opt, v int) syscall.Errno {
 func Cookie(fd int) (uint64, syscall.Errno) {
 	var v uint64
 	n := uint32(8)
-	_, _, e := syscall.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_COOKIE,
+	_, _, e := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_COOKIE,
 		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
 	return v, e
 }
 
 // Flags reads the file status flags (fcntl F_GETFL).
 func Flags(fd int) int {
-	r, _, e := syscall.Syscall(unix.SYS_FCNTL, uintptr(fd), unix.F_GETFL, 0)
+	r, _, e := syscall.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_GETFL, 0)
 	if e != 0 {
 		return 0
 	}
@@ -143,7 +144,7 @@ func Flags(fd int) int {
 func Ready(fd int, events int16) int16 {
 	p := unix.PollFd{Fd: int32(fd), Events: events}
 	var zero unix.Timespec
-	n, _, e := syscall.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&zero)), 0, 0, 0)
+	n, _, e := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&zero)), 0, 0, 0)
 	if e != 0 || n == 0 {
 		return 0
 	}
@@ -159,7 +160,7 @@ func ReceiveTimeout(fd int) (unix.Timeval, syscall.Errno) { return timeout(fd, u
 func timeout(fd, opt int) (unix.Timeval, syscall.Errno) {
 	var tv unix.Timeval
 	n := uint32(unsafe.Sizeof(tv))
-	_, _, e := syscall.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, uintptr(opt),
+	_, _, e := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, uintptr(opt),
 		uintptr(unsafe.Pointer(&tv)), uintptr(unsafe.Pointer(&n)), 0)
 	return tv, e
 }
