@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -17,6 +18,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
+
+// maxDrain is how much of a body that is too large is read, and dropped, before the answer.
+const maxDrain = 8 * MaxBody
 
 // streams are the paths whose answer is a stream: it lasts as long as caller and server like.
 var streams = map[string]bool{"/v1/flows": true}
@@ -73,6 +77,10 @@ func (d *frontDoor) limit(next http.Handler) http.Handler {
 		}
 		if r.ContentLength > MaxBody {
 			d.refused.WithLabelValues("body").Inc()
+			if r.Header.Get("Expect") == "" {
+				// A client that is still sending when the connection closes sees a reset instead of the answer.
+				_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
+			}
 			writeStatus(w, http.StatusRequestEntityTooLarge, status.Newf(codes.InvalidArgument, "the body is larger than %d bytes", MaxBody))
 			return
 		}
