@@ -51,8 +51,9 @@ type Note [2]uint64
 
 // AcceptInto takes a connection that the caller knows to be waiting, and sends a copy of it, with a note, into a UNIX
 // socket whose other end somebody else holds too: if the agent is killed, the connection lives on there. The two calls
-// follow each other as closely as can be. It returns the peer's address as it fills sa. A copy that doesn't fit is left out.
-func AcceptInto(fd, transit int, sa []byte, flags int, note *Note) (conn, saLen int, _ syscall.Errno) {
+// follow each other as closely as can be: if the listening socket is non-blocking, so that accept4 can't sleep, not even
+// the scheduler comes in between. It returns the peer's address as it fills sa. A copy that doesn't fit is left out.
+func AcceptInto(fd, transit int, sa []byte, flags int, nonblock bool, note *Note) (conn, saLen int, _ syscall.Errno) {
 	var control struct {
 		unix.Cmsghdr
 		fd int32
@@ -62,11 +63,17 @@ func AcceptInto(fd, transit int, sa []byte, flags int, note *Note) (conn, saLen 
 	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(note)), Len: uint64(unsafe.Sizeof(*note))}
 	hdr := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control)), Controllen: uint64(unsafe.Sizeof(control))}
 	n := uint32(len(sa))
-	r, _, e := syscall.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))),
-		uintptr(unsafe.Pointer(&n)), uintptr(flags), 0, 0)
+	var r uintptr
+	var e syscall.Errno
+	if nonblock {
+		r, _, e = syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))),
+			uintptr(unsafe.Pointer(&n)), uintptr(flags), 0, 0)
+	} else {
+		r, _, e = syscall.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(sa))),
+			uintptr(unsafe.Pointer(&n)), uintptr(flags), 0, 0)
+	}
 	if e == 0 {
 		control.fd = int32(r)
-		// A raw call: nothing, not even the scheduler, comes in between. It can't sleep: both ends are ours.
 		_, _, _ = syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(transit), uintptr(unsafe.Pointer(&hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
 	return int(r), int(n), e

@@ -76,13 +76,12 @@ func (t *task) accept(c *call, flags int) {
 		return
 	}
 	q := t.queue(s)
-	a := &acceptCall{call: c, flags: flags}
+	a := &acceptCall{call: c, flags: flags, nonblock: sys.Flags(fd)&unix.O_NONBLOCK != 0}
 	if len(q.waiting) == 0 && q.serve(fd, a) {
 		sys.Close(fd)
 		q.tidy()
 		return
 	}
-	a.nonblock = sys.Flags(fd)&unix.O_NONBLOCK != 0
 	if a.nonblock && (q.pending == nil || len(q.waiting) > 0) {
 		sys.Close(fd)
 		t.fail(c, syscall.EAGAIN)
@@ -118,7 +117,7 @@ func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
 		}
 		var buf [procmem.MaxSockaddr]byte
 		nonblock := a.flags & unix.SOCK_NONBLOCK
-		connFD, n, errno := sys.AcceptInto(fd, t.kept.transitIn, buf[:], nonblock|unix.SOCK_CLOEXEC, &sys.Note{a.id, q.cookie})
+		connFD, n, errno := sys.AcceptInto(fd, t.kept.transitIn, buf[:], nonblock|unix.SOCK_CLOEXEC, a.nonblock, &sys.Note{a.id, q.cookie})
 		switch errno {
 		case 0:
 		case syscall.EAGAIN, syscall.ECONNABORTED:
