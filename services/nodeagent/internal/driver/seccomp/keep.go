@@ -107,35 +107,50 @@ func (k *kept) arrived() {
 	}
 }
 
-// recoverTransit takes up the connections that were on their way when the agent died. The note says for which call:
-// if that still waits, the connection was not delivered.
+// recoverTransit takes up the connections that were on their way when the agent died. They go back into transit until
+// they are delivered: this agent may die as well.
 func (t *task) recoverTransit() {
+	type found struct {
+		fd   int
+		note sys.Note
+	}
+	var all []found
 	for {
-		var note sys.Note
-		fd, errno := sys.TakeTransit(t.kept.transitOut, &note)
-		if errno != 0 {
-			return
+		var f found
+		var errno syscall.Errno
+		if f.fd, errno = sys.TakeTransit(t.kept.transitOut, &f.note); errno != 0 {
+			break
 		}
-		if fd < 0 {
-			continue
-		}
-		listener, ok := t.d.deps.Table.Get(note[1])
-		server := realName(fd, sys.Getsockname)
-		cookie, _ := sys.Cookie(fd)
-		if !ok || listener.App != t.app.ID || server != listener.Host || !sys.Valid(t.listener, note[0]) || t.tookOver(note[0], cookie) {
-			sys.Close(fd)
-			continue
-		}
-		q := t.queue(listener)
-		if q.pending != nil {
-			sys.Close(fd) // there was one at a time
-			continue
-		}
-		conn := accepted{fd: fd, client: realName(fd, sys.Getpeername), nonblock: sys.Flags(fd)&unix.O_NONBLOCK != 0}
-		if q.admit(&conn) {
-			q.ready = append(q.ready, conn)
+		if f.fd >= 0 {
+			all = append(all, f)
 		}
 	}
+	for _, f := range all {
+		if !t.recover(f.fd, f.note) {
+			sys.Close(f.fd)
+		}
+	}
+}
+
+// recover queues a connection that was in transit. The note says for which call: if that still waits, and its caller
+// doesn't have the connection, it was not delivered.
+func (t *task) recover(fd int, note sys.Note) bool {
+	listener, ok := t.d.deps.Table.Get(note[1])
+	cookie, _ := sys.Cookie(fd)
+	if !ok || listener.App != t.app.ID || realName(fd, sys.Getsockname) != listener.Host ||
+		!sys.Valid(t.listener, note[0]) || t.tookOver(note[0], cookie) {
+		return false
+	}
+	q := t.queue(listener)
+	if q.pending != nil {
+		return false // there was one at a time
+	}
+	sys.PutTransit(t.kept.transitIn, fd, &note)
+	conn := accepted{fd: fd, client: realName(fd, sys.Getpeername), nonblock: sys.Flags(fd)&unix.O_NONBLOCK != 0}
+	if q.admit(&conn) {
+		q.ready = append(q.ready, conn)
+	}
+	return true
 }
 
 // tookOver reports whether the caller of a call in flight has a socket already (install.go).
