@@ -23,6 +23,9 @@ if ! command -v go >/dev/null; then
     exit 1
 fi
 
+# Where the tests look, too. What lies elsewhere is somebody's wrapper, and root may not have it.
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
 missing=() packages=()
 for w in $wanted; do
     command -v "${w%%:*}" >/dev/null && continue

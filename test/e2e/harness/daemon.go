@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -149,6 +150,24 @@ func (l *Lab) Ready() {
 
 func (l *Lab) isDaemon(pid int) bool {
 	return slices.ContainsFunc(l.daemons, func(d *Daemon) bool { return d.running() && d.PID() == pid })
+}
+
+// Metrics returns those metrics of the machine's daemons whose lines contain text, for the message of a failure.
+func (l *Lab) Metrics(text string) string {
+	var out []string
+	for _, d := range l.daemons {
+		reply, err := l.Get(d.debug + "/metrics")
+		if err != nil {
+			out = append(out, err.Error())
+			continue
+		}
+		for line := range strings.Lines(reply.Body) {
+			if strings.Contains(line, text) && !strings.HasPrefix(line, "#") {
+				out = append(out, strings.TrimSpace(line))
+			}
+		}
+	}
+	return strings.Join(out, "\n")
 }
 
 // Usage is what a daemon holds on to.

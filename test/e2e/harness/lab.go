@@ -128,7 +128,7 @@ func (l *Lab) environ() []string {
 		labVar+"="+l.name+"/",
 		"AX_RUN_DIR="+l.RunDir(),
 		"HOME="+l.dir,
-		"PATH="+l.bin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"PATH="+l.bin+":"+systemPath,
 	)
 }
 
