@@ -64,7 +64,7 @@ func (t *Table) CanListen(cookie uint64) bool {
 		return true
 	}
 	for _, other := range s.scope.binds[bindKey{s.Proto, s.Bound.Port()}] {
-		if other != s && other.App == s.App && other.State == Listening && overlaps(s, other) && !(s.Reuse.Port && other.Reuse.Port) {
+		if other != s && other.App == s.App && other.State == Listening && overlaps(s, other) && (!s.Reuse.Port || !other.Reuse.Port) {
 			return false
 		}
 	}

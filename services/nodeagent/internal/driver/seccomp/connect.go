@@ -195,8 +195,10 @@ func (op *connect) begin() syscall.Errno {
 	}
 	if op.blocking {
 		table.Update(op.s.Cookie, func(s *socktab.Socket) { s.SendTimeo = time.Duration(op.sendTimeo.Nano()) })
-		sys.SetSendTimeout(op.fd, unix.Timeval{Sec: -1})
-		defer sys.SetSendTimeout(op.fd, op.sendTimeo)
+		if errno := sys.SetSendTimeout(op.fd, unix.Timeval{Sec: -1}); errno != 0 {
+			return errno // connecting would block the thread
+		}
+		defer func() { _ = sys.SetSendTimeout(op.fd, op.sendTimeo) }() // what could be set, can be set back
 	}
 	var buf [procmem.SizeInet6]byte
 	sa := procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)

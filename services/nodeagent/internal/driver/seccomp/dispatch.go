@@ -83,7 +83,7 @@ func (t *task) lookup(c *call) (fd int, s socktab.Socket, kind socketKind, errno
 
 // restoreTimeout gives the application its SO_SNDTIMEO back, which an agent that died in connect.begin had borrowed.
 func (t *task) restoreTimeout(fd int, s socktab.Socket) {
-	sys.SetSendTimeout(fd, unix.NsecToTimeval(int64(s.SendTimeo)))
+	_ = sys.SetSendTimeout(fd, unix.NsecToTimeval(int64(s.SendTimeo)))
 	t.d.deps.Table.Update(s.Cookie, func(s *socktab.Socket) { s.SendTimeo = socktab.NoTimeo })
 }
 

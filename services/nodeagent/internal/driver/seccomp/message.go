@@ -181,7 +181,7 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (to, a
 		return to, asked, errno
 	}
 	sa, errno := procmem.ParseSockaddr(raw)
-	if errno == 0 && !(s.Domain == unix.AF_INET6 && sa.Family == unix.AF_INET) { // udpv6_sendmsg takes AF_INET too
+	if errno == 0 && (s.Domain != unix.AF_INET6 || sa.Family != unix.AF_INET) { // udpv6_sendmsg takes AF_INET too
 		errno = checkFamily(s.Domain, fd, sa)
 	}
 	if errno != 0 {

@@ -3,6 +3,7 @@ package seccomp
 import (
 	"container/heap"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -171,7 +172,7 @@ func (t *task) run() {
 		// The listener is polled itself and not through the epoll: only so does the kernel hand the caller's processor
 		// over to us at once (SyncWakeUp).
 		poll := [2]unix.PollFd{{Fd: int32(t.listener), Events: unix.POLLIN}, {Fd: int32(t.epoll), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll[:], t.timeout()); err != nil && err != syscall.EINTR {
+		if _, err := unix.Poll(poll[:], t.timeout()); err != nil && !errors.Is(err, syscall.EINTR) {
 			t.d.deps.Log.Error("wait for calls", "app", t.app.ID, "error", err)
 			break
 		}
@@ -244,21 +245,21 @@ func (t *task) replay(slot int32) {
 	t.begin(slot, n, true)
 }
 
-// answer ends a call with a value.
+// answer ends a call with a value. If the caller is gone, nobody needs it: so here and below.
 func (t *task) answer(c *call, val int64) {
-	sys.Reply(t.listener, c.id, val, 0)
+	_ = sys.Reply(t.listener, c.id, val, 0)
 	t.inflight.release(c.slot)
 }
 
 // fail ends a call with an errno; 0 is success.
 func (t *task) fail(c *call, errno syscall.Errno) {
-	sys.Reply(t.listener, c.id, 0, errno)
+	_ = sys.Reply(t.listener, c.id, 0, errno)
 	t.inflight.release(c.slot)
 }
 
 // pass lets the kernel carry out a call that is none of ours. Never for one whose arguments carry policy.
 func (t *task) pass(c *call) {
-	sys.Continue(t.listener, c.id)
+	_ = sys.Continue(t.listener, c.id)
 	t.inflight.release(c.slot)
 }
 
