@@ -159,7 +159,10 @@ func (q *acceptQueue) admit(conn *accepted) bool {
 
 func (q *acceptQueue) reject(conn accepted) {
 	q.t.d.deps.Metrics.Rejected.Inc()
-	q.t.d.deps.Log.Info("connection from outside AppSwitch is closed", "app", q.t.app.ID, "client", conn.client, "server", q.host)
+	if at := now(); at.Sub(q.t.rejected) >= time.Second { // whoever scans ports must not fill the log
+		q.t.rejected = at
+		q.t.d.deps.Log.Info("connection from outside AppSwitch is closed", "app", q.t.app.ID, "client", conn.client, "server", q.host)
+	}
 	q.t.drop(conn)
 }
 

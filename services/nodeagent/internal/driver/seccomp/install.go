@@ -12,17 +12,19 @@ import (
 
 // Giving a socket to a caller takes two steps, installing it and answering the call with its number. Between them the
 // agent may be killed, or a signal may take the caller out of its call: in both cases the caller has a descriptor that
-// it doesn't know of. The next agent, or the caller's next call of the same kind, finds it and answers with it.
+// it doesn't know of. The next agent, or the caller's next call, finds it and answers with it.
 
 // maxScan bounds the descriptors of a process that are looked at after a crash.
 const maxScan = 1 << 20
 
-// misplaced is a descriptor that its thread has not been told of.
-type misplaced struct {
+// unheard is the result of a call whose caller a signal had taken out of it before the answer came. Natively such a call
+// would have been over before the signal; here it is restarted (SA_RESTART), or made again after EINTR, and gets the
+// result then. A thread that makes another call instead has given it up.
+type unheard struct {
 	nr     int32
-	arg0   uint64 // the listening socket, or the domain
-	fd     int
-	cookie uint64
+	args   [6]uint64
+	val    int64
+	cookie uint64 // of the socket that was installed as descriptor val; 0 if none was
 }
 
 // install gives the caller a copy of fd, and answers the call with its number. With an errno nothing was installed and
@@ -30,37 +32,45 @@ type misplaced struct {
 func (t *task) install(c *call, fd int, cookie uint64, cloexec bool) syscall.Errno {
 	t.inflight.note(c.slot, cookie)
 	n, errno := sys.Inject(t.listener, c.id, fd, cloexec)
-	if errno != 0 {
-		return errno
+	if errno == 0 {
+		t.succeed(c, int64(n), cookie)
 	}
-	if sys.Reply(t.listener, c.id, int64(n), 0) == syscall.ENOENT {
-		t.misplaced[c.tid] = misplaced{nr: c.nr, arg0: c.args[0], fd: n, cookie: cookie}
-	}
-	t.inflight.release(c.slot)
-	return 0
+	return errno
 }
 
-// installed answers a call whose socket the caller has already, because an earlier agent died, or a signal came, before
-// the call could be answered.
-func (t *task) installed(c *call) bool {
-	if m, ok := t.misplaced[c.tid]; ok {
-		delete(t.misplaced, c.tid)
-		if m.nr == c.nr && m.arg0 == c.args[0] && t.holds(c.tid, m.fd, m.cookie) {
-			t.answer(c, int64(m.fd))
+// succeed ends a call with a value.
+func (t *task) succeed(c *call, val int64, installed uint64) {
+	if sys.Reply(t.listener, c.id, val, 0) == syscall.ENOENT && once(c.nr) {
+		t.unheard[c.tid] = unheard{nr: c.nr, args: c.args, val: val, cookie: installed}
+	}
+	t.inflight.release(c.slot)
+}
+
+// once reports whether a call gives another result when it is made again. Datagrams are not kept: what is made again is
+// another one, and UDP may lose and repeat them anyway.
+func once(nr int32) bool {
+	switch nr {
+	case unix.SYS_SOCKET, unix.SYS_ACCEPT, unix.SYS_ACCEPT4, unix.SYS_CONNECT, unix.SYS_BIND:
+		return true
+	}
+	return false
+}
+
+// answered answers a call that was carried out already, before an earlier agent died or a signal came.
+func (t *task) answered(c *call) bool {
+	if u, ok := t.unheard[c.tid]; ok {
+		delete(t.unheard, c.tid)
+		if u.nr == c.nr && u.args == c.args && (u.cookie == 0 || t.holds(c.tid, int(u.val), u.cookie)) {
+			t.succeed(c, u.val, u.cookie)
 			return true
 		}
 	}
 	if !c.replay || c.slot == noSlot {
 		return false
 	}
-	switch c.nr {
-	case unix.SYS_SOCKET, unix.SYS_ACCEPT, unix.SYS_ACCEPT4:
-	default:
-		return false
-	}
 	if cookie := *t.inflight.cookie(c.slot); cookie != 0 {
 		if fd, ok := t.find(c.tid, cookie); ok {
-			t.answer(c, int64(fd))
+			t.succeed(c, int64(fd), cookie)
 			return true
 		}
 	}

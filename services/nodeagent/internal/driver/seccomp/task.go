@@ -45,12 +45,13 @@ type task struct {
 	swept     time.Time
 
 	kept      kept
-	misplaced map[uint32]misplaced    // descriptors whose installing call was interrupted, by thread
+	unheard   map[uint32]unheard      // results that came too late, by thread
 	accepts   map[uint64]*acceptQueue // by the listening socket's cookie
 	snapshots []*connect              // connects that wait for the first snapshot
 
-	lookups lookups // name lookups on unconnected sockets
-	buf     []byte  // payload of one datagram
+	lookups  lookups   // name lookups on unconnected sockets
+	rejected time.Time // when a closed connection was last logged
+	buf      []byte    // payload of one datagram
 
 	// mu guards posted and closed.
 	mu     sync.Mutex
@@ -75,7 +76,7 @@ func newTask(d *Driver, app App, handed Handover, gone func()) (*task, error) {
 	t := &task{
 		d: d, app: app, listener: handed.Listener, gone: gone, epoll: -1, wake: -1,
 		handle: map[int32]func(uint32){}, threads: map[uint32]procfs.Task{},
-		parked: map[uint64]*parked{}, byThread: map[uint32]*parked{}, accepts: map[uint64]*acceptQueue{}, misplaced: map[uint32]misplaced{},
+		parked: map[uint64]*parked{}, byThread: map[uint32]*parked{}, accepts: map[uint64]*acceptQueue{}, unheard: map[uint32]unheard{},
 	}
 	var err error
 	t.kept, err = openKept(handed.Kept)
@@ -229,7 +230,7 @@ func (t *task) begin(slot int32, n *sys.Notify, replay bool) {
 		return
 	}
 	start := time.Now()
-	if !t.installed(c) {
+	if !t.answered(c) {
 		t.dispatch(c)
 	}
 	t.d.deps.Metrics.observe(c.nr, time.Since(start))
@@ -245,14 +246,15 @@ func (t *task) replay(slot int32) {
 	t.begin(slot, n, true)
 }
 
-// answer ends a call with a value. If the caller is gone, nobody needs it: so here and below.
-func (t *task) answer(c *call, val int64) {
-	_ = sys.Reply(t.listener, c.id, val, 0)
-	t.inflight.release(c.slot)
-}
+// answer ends a call with a value.
+func (t *task) answer(c *call, val int64) { t.succeed(c, val, 0) }
 
-// fail ends a call with an errno; 0 is success.
+// fail ends a call with an errno; 0 is success. If the caller is gone, nobody needs an error: the call is made anew.
 func (t *task) fail(c *call, errno syscall.Errno) {
+	if errno == 0 {
+		t.succeed(c, 0, 0)
+		return
+	}
 	_ = sys.Reply(t.listener, c.id, 0, errno)
 	t.inflight.release(c.slot)
 }
@@ -311,7 +313,7 @@ func (t *task) dropThread(tid uint32) {
 		t.unwatch(th.PIDFD)
 		th.Close()
 		delete(t.threads, tid)
-		delete(t.misplaced, tid)
+		delete(t.unheard, tid)
 	}
 }
 
