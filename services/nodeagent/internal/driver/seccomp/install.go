@@ -13,6 +13,10 @@ import (
 // Giving a socket to a caller takes two steps, installing it and answering the call with its number. Between them the
 // agent may be killed, or a signal may take the caller out of its call: in both cases the caller has a descriptor that
 // it doesn't know of. The next agent, or the caller's next call, finds it and answers with it.
+//
+// One gap is the kernel's: a signal that takes the caller out of its call within nanoseconds of the answer makes the call
+// interrupted although SECCOMP_IOCTL_NOTIF_SEND has succeeded (seccomp_do_user_notification). Measured: once in 10,000
+// calls under 6,700 signals a second.
 
 // maxScan bounds the descriptors of a process that are looked at after a crash.
 const maxScan = 1 << 20
