@@ -43,12 +43,16 @@ func (t *Table) Intend(server netip.AddrPort) Ticket {
 // Settle ends an intention, after the socket's entry was updated with its real addresses, or the connect failed.
 func (t *Table) Settle(server netip.AddrPort, intent Ticket) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	delete(t.intents[server], intent)
 	if len(t.intents[server]) == 0 {
 		delete(t.intents, server)
 	}
-	t.wake(server)
+	waiters := t.waiters[server]
+	delete(t.waiters, server)
+	t.mu.Unlock()
+	for _, woken := range waiters { // without the lock: waking a thread is a system call
+		woken()
+	}
 }
 
 // underWay reports whether a connect to a real address was begun before a question was asked, and is not settled.
@@ -61,17 +65,9 @@ func (t *Table) underWay(server netip.AddrPort, asked Ticket) bool {
 	return false
 }
 
-// wake runs what waits for flows to a real address.
-func (t *Table) wake(server netip.AddrPort) {
-	for _, f := range t.waiters[server] {
-		f()
-	}
-	delete(t.waiters, server)
-}
-
 // Admit asks who is at the other end of an accepted connection, given by its real addresses. Pending: a connect that
 // was begun before the question was first asked may be it; woken is called once, when it is worth to ask again with the
-// ticket returned, and must neither block nor call the table. The first time the ticket is 0.
+// ticket returned, and must not block. The first time the ticket is 0.
 func (t *Table) Admit(client, server netip.AddrPort, asked Ticket, now time.Time, woken func()) (Peer, Admission, Ticket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -2,7 +2,8 @@
 // it shows. It is the one truth about them in memory; what a restart needs of it is kept in a journal.
 //
 // Invariant: sockets are known by cookie, never by process and descriptor, because descriptors migrate between
-// processes. One lock guards everything and is never held across a wait or a system call. Start reading at [Table].
+// processes. One lock guards everything and is never held across a wait, nor a system call but the journal's when
+// its file grows. Start reading at [Table].
 package socktab
 
 import (

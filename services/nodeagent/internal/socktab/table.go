@@ -99,7 +99,6 @@ func (t *Table) Update(cookie uint64, change func(*Socket)) bool {
 	change(s)
 	if s.Outgoing() {
 		t.flows[tuple{s.Host, s.HostPeer}] = s
-		t.wake(s.HostPeer)
 	}
 	t.save(s)
 	return true

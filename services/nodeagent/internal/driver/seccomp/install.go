@@ -45,6 +45,9 @@ func (t *task) install(c *call, fd int, cookie uint64, cloexec bool) syscall.Err
 // succeed ends a call with a value.
 func (t *task) succeed(c *call, val int64, installed uint64) {
 	if sys.Reply(t.listener, c.id, val, 0) == syscall.ENOENT && once(c.nr) {
+		if len(t.unheard) >= maxThreads {
+			clear(t.unheard) // of threads that have exited since, nearly all
+		}
 		t.unheard[c.tid] = unheard{nr: c.nr, args: c.args, val: val, cookie: installed}
 	}
 	t.inflight.release(c.slot)
