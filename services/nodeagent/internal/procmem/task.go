@@ -46,8 +46,7 @@ func (t Task) WriteSockaddr(addr, lenAddr uint64, domain int, a netip.AddrPort) 
 	}
 	var buf [SizeInet6]byte
 	sa := AppendSockaddr(buf[:0], domain, a)
-	if e := sys.WriteMemory(int(t), addr, sa[:min(int(room), len(sa))]); e != 0 {
-		return e
-	}
-	return t.WriteUint32(lenAddr, uint32(len(sa)))
+	var full [4]byte
+	binary.NativeEndian.PutUint32(full[:], uint32(len(sa)))
+	return sys.WriteMemory2(int(t), addr, sa[:min(int(room), len(sa))], lenAddr, full[:])
 }

@@ -66,8 +66,8 @@ func (t *Table) underWay(server netip.AddrPort, asked Ticket) bool {
 }
 
 // Admit asks who is at the other end of an accepted connection, given by its real addresses. Pending: a connect that
-// was begun before the question was first asked may be it; woken is called once, when it is worth to ask again with the
-// ticket returned, and must not block. The first time the ticket is 0.
+// was begun before the question was first asked may be it; woken, if given, is called once, when it is worth to ask again
+// with the ticket returned, and must not block. The first time the ticket is 0.
 func (t *Table) Admit(client, server netip.AddrPort, asked Ticket, now time.Time, woken func()) (Peer, Admission, Ticket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,7 +80,9 @@ func (t *Table) Admit(client, server netip.AddrPort, asked Ticket, now time.Time
 		return Peer{Local: s.Peer, Remote: s.Local}, Known, asked
 	}
 	if t.underWay(server, asked) || now.Before(t.grace) {
-		t.waiters[server] = append(t.waiters[server], woken)
+		if woken != nil {
+			t.waiters[server] = append(t.waiters[server], woken)
+		}
 		return Peer{}, Pending, asked
 	}
 	return Peer{}, Unknown, asked

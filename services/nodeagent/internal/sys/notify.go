@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -44,12 +45,16 @@ type addfd struct {
 	flags, srcfd, newfd, newfdFlg uint32
 }
 
-// Receive takes the next notification straight into slot, which must be zeroed and NotifySlotSize bytes long. Call it
-// after POLLIN only: it still waits, until the next call, if this one was cancelled meanwhile.
+// Receive takes the next notification straight into slot, which must be zeroed and NotifySlotSize bytes long, and waits
+// for one. ENOENT: the call was cancelled meanwhile, or, since Linux 6.11, no process is left that could make one; before,
+// it waits on in that case, so call it after POLLIN only ([ReceiveEnds]). EINTR: see [Interrupt].
 func Receive(listener int, slot unsafe.Pointer) syscall.Errno {
 	_, _, e := syscall.Syscall(unix.SYS_IOCTL, uintptr(listener), ioctlRecv, uintptr(slot))
 	return e
 }
+
+// ReceiveEnds reports whether Receive returns when the last process under the filter is gone.
+var ReceiveEnds = sync.OnceValue(func() bool { return kernelAtLeast(6, 11) })
 
 // Reply answers a call with a value, or with an error if errno is not 0. ENOENT: the call was cancelled.
 func Reply(listener int, id uint64, val int64, errno syscall.Errno) syscall.Errno {
@@ -77,8 +82,12 @@ func Inject(listener int, id uint64, fd int, cloexec bool) (int, syscall.Errno) 
 	if cloexec {
 		a.newfdFlg = unix.O_CLOEXEC
 	}
-	n, _, e := syscall.Syscall(unix.SYS_IOCTL, uintptr(listener), ioctlAddfd, uintptr(unsafe.Pointer(&a)))
-	return int(n), e
+	for {
+		n, _, e := syscall.Syscall(unix.SYS_IOCTL, uintptr(listener), ioctlAddfd, uintptr(unsafe.Pointer(&a)))
+		if e != syscall.EINTR { // interrupted, it has not installed anything
+			return int(n), e
+		}
+	}
 }
 
 // SyncWakeUp asks the kernel to switch directly between caller and agent; kernels before 6.6 can't, which is no error.
@@ -87,16 +96,10 @@ func SyncWakeUp(listener int) {
 }
 
 func ioctl(fd int, req uintptr, p unsafe.Pointer) syscall.Errno {
-	_, _, e := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(p))
-	return e
-}
-
-// BlockSignals blocks every signal for the calling thread, which the caller has locked and will never unlock: the
-// runtime's preemption signal would otherwise interrupt Inject.
-func BlockSignals() error {
-	var all unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^uint64(0)
+	for {
+		_, _, e := syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(p))
+		if e != syscall.EINTR {
+			return e
+		}
 	}
-	return unix.PthreadSigmask(unix.SIG_SETMASK, &all, nil)
 }

@@ -163,6 +163,9 @@ func Ready(fd int, events int16) int16 {
 	return p.Revents
 }
 
+// Yield lets another thread run that waits for this processor, if there is one.
+func Yield() { _, _, _ = syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+
 // SendTimeout reads SO_SNDTIMEO.
 func SendTimeout(fd int) (unix.Timeval, syscall.Errno) { return timeout(fd, unix.SO_SNDTIMEO) }
 
@@ -220,4 +223,15 @@ func vm(nr uintptr, tid int, addr uint64, buf []byte) syscall.Errno {
 		return syscall.EFAULT
 	}
 	return 0
+}
+
+// WriteMemory2 is WriteMemory to two places in one system call, in order.
+func WriteMemory2(tid int, addr1 uint64, from1 []byte, addr2 uint64, from2 []byte) syscall.Errno {
+	local := [2]unix.Iovec{{Base: unsafe.SliceData(from1), Len: uint64(len(from1))}, {Base: unsafe.SliceData(from2), Len: uint64(len(from2))}}
+	remote := [2]unix.RemoteIovec{{Base: uintptr(addr1), Len: len(from1)}, {Base: uintptr(addr2), Len: len(from2)}}
+	n, _, e := syscall.Syscall6(unix.SYS_PROCESS_VM_WRITEV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 2, uintptr(unsafe.Pointer(&remote)), 2, 0)
+	if e == 0 && int(n) != len(from1)+len(from2) {
+		e = syscall.EFAULT
+	}
+	return e
 }

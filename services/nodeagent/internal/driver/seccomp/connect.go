@@ -30,6 +30,7 @@ type connect struct {
 	s         socktab.Socket
 	dest      netip.AddrPort // as the application gave it, unmapped
 	target    target
+	resumed   bool // the socket was connecting already: target is not of this decision
 	tried     []ax.EndpointID
 	blocking  bool
 	sendTimeo unix.Timeval // the application's SO_SNDTIMEO
@@ -126,16 +127,28 @@ func (op *connect) start() {
 		op.finish(syscall.EISCONN)
 		return
 	case socktab.Connecting, socktab.Connected:
-		if op.s.Proto == ax.TCP { // the kernel knows what has become of it
-			op.target = target{addr: op.s.HostPeer, managed: op.s.HostPeer.IsValid(), verdict: ax.Allow}
-			if !op.target.addr.IsValid() {
-				op.target = target{addr: op.s.Peer, verdict: ax.Passthrough}
-			}
-			op.attempt()
+		if op.s.Proto == ax.TCP && op.resume() {
 			return
 		}
 	}
 	op.decide()
+}
+
+// resume goes on with a connect that was begun: the kernel knows what has become of it, and doesn't look at the address
+// again. It reports false if it may not even have been begun, by an agent that died; a connect that leads out of
+// AppSwitch is then simply decided again.
+func (op *connect) resume() bool {
+	switch {
+	case op.s.HostPeer.IsValid():
+		op.target = target{addr: op.s.HostPeer, managed: true, verdict: ax.Allow}
+	case op.replay:
+		return false
+	default:
+		op.target = target{addr: op.s.Peer, verdict: ax.Passthrough}
+	}
+	op.resumed = true
+	op.attempt()
+	return true
 }
 
 // decide picks a target and tries it.
@@ -171,6 +184,11 @@ func (op *connect) attempt() {
 		if errno == syscall.EISCONN && (op.replay || op.parked != nil) {
 			errno = 0
 		}
+		if op.resumed && op.replay && isRefusal(errno) { // by whom the dead agent had chosen
+			op.resumed = false
+			op.decide()
+			return
+		}
 		if !op.next(errno) {
 			op.finish(errno)
 			return
@@ -185,32 +203,70 @@ func (op *connect) attempt() {
 
 // begin calls connect(2) so that it returns at once whatever the socket's flags are, and enters the addresses of the
 // attempt. O_NONBLOCK belongs to the application and is shared with it; a send timeout of "never" has the same effect
-// on connect alone, and the application's own is put back before anything can wait for it. The journal remembers it
-// in case we die in between.
+// on connect alone, and the application's own is put back before anything can wait for it. The journal knows both what is
+// borrowed and where the socket is about to connect, in case we die in between.
 func (op *connect) begin() syscall.Errno {
 	table := op.t.d.deps.Table
 	if op.target.managed {
 		intent := table.Intend(op.target.addr)
 		defer table.Settle(op.target.addr, intent)
 	}
+	table.Update(op.s.Cookie, op.intend)
 	if op.blocking {
-		table.Update(op.s.Cookie, func(s *socktab.Socket) { s.SendTimeo = time.Duration(op.sendTimeo.Nano()) })
 		if errno := sys.SetSendTimeout(op.fd, unix.Timeval{Sec: -1}); errno != 0 {
 			return errno // connecting would block the thread
 		}
-		defer func() { _ = sys.SetSendTimeout(op.fd, op.sendTimeo) }() // what could be set, can be set back
 	}
 	var buf [procmem.SizeInet6]byte
 	sa := procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)
 	errno := sys.Connect(op.fd, sa)
-	op.record(errno == 0 || errno == syscall.EINPROGRESS)
+	started := errno == 0 || errno == syscall.EINPROGRESS || errno == syscall.EISCONN && op.replay
 	if errno == syscall.EINPROGRESS {
 		// Over loopback the handshake is over by now; the second call says so.
 		if errno = sys.Connect(op.fd, sa); errno == syscall.EALREADY {
 			errno = syscall.EINPROGRESS
 		}
 	}
+	if op.blocking {
+		_ = sys.SetSendTimeout(op.fd, op.sendTimeo) // what could be set, can be set back
+	}
+	var host netip.AddrPort
+	if started {
+		host = realName(op.fd, sys.Getsockname)
+	}
+	table.Update(op.s.Cookie, func(s *socktab.Socket) { op.record(s, host, errno) })
 	return errno
+}
+
+// intend enters what is about to be tried.
+func (op *connect) intend(s *socktab.Socket) {
+	if op.blocking {
+		s.SendTimeo = time.Duration(op.sendTimeo.Nano())
+	}
+	if op.resumed {
+		return
+	}
+	s.Peer, s.State, s.HostPeer = op.dest, socktab.Connecting, netip.AddrPort{}
+	if !s.Bound.IsValid() {
+		s.Host = netip.AddrPort{} // of an attempt before this
+	}
+	if op.target.managed {
+		s.HostPeer = op.target.addr
+	}
+}
+
+// record enters what has become of it: host is the socket's real address, if the connect has started. The real addresses
+// identify the client to the server's agent.
+func (op *connect) record(s *socktab.Socket, host netip.AddrPort, errno syscall.Errno) {
+	s.SendTimeo = socktab.NoTimeo
+	if host.IsValid() {
+		s.Host = host
+		s.Local = op.t.clientAddress(s, s.Peer, host)
+	}
+	if errno == 0 || errno == syscall.EISCONN {
+		s.State = socktab.Connected
+	}
+	op.s = *s
 }
 
 // associate connects a UDP socket, which only sets its peer. What is refused is associated with a port where nobody
@@ -223,31 +279,12 @@ func (op *connect) associate() syscall.Errno {
 	if errno := sys.Connect(op.fd, procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)); errno != 0 {
 		return errno
 	}
-	op.record(true)
-	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) { s.HostPeer = op.target.addr })
-	return 0
-}
-
-// record enters the addresses of a connect that has started: the real ones identify the client to the server's agent.
-// The send timeout is still borrowed then, but nothing comes between this and its return.
-func (op *connect) record(started bool) {
-	var host netip.AddrPort
-	if started {
-		host = realName(op.fd, sys.Getsockname)
-	}
+	host := realName(op.fd, sys.Getsockname)
 	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) {
-		s.SendTimeo = socktab.NoTimeo
-		if !started {
-			return
-		}
-		s.Host, s.Peer, s.State = host, op.dest, socktab.Connecting
-		s.HostPeer = netip.AddrPort{}
-		if op.target.managed {
-			s.HostPeer = op.target.addr
-		}
-		s.Local = op.t.clientAddress(s, op.dest, host)
-		op.s = *s
+		s.Peer, s.HostPeer = op.dest, op.target.addr
+		op.record(s, host, 0)
 	})
+	return 0
 }
 
 // clientAddress is the virtual local address of a connecting socket: the application's, or loopback towards loopback.
@@ -271,14 +308,18 @@ func (t *task) clientAddress(s *socktab.Socket, dest, host netip.AddrPort) netip
 	return netip.AddrPortFrom(t.app.Addr, port)
 }
 
-// next reports whether errno is a refusal after which another endpoint is tried; it then sets the target.
-func (op *connect) next(errno syscall.Errno) bool {
+// isRefusal reports whether an endpoint can't be reached, so that another one may be.
+func isRefusal(errno syscall.Errno) bool {
 	switch errno {
 	case syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ETIMEDOUT, syscall.EHOSTDOWN:
-	default:
-		return false
+		return true
 	}
-	if op.target.endpoint == nil {
+	return false
+}
+
+// next reports whether errno is a refusal after which another endpoint is tried; it then sets the target.
+func (op *connect) next(errno syscall.Errno) bool {
+	if !isRefusal(errno) || op.target.endpoint == nil {
 		return false
 	}
 	op.tried = append(op.tried, op.target.endpoint.ID)
@@ -339,7 +380,9 @@ func (op *connect) finish(errno syscall.Errno) {
 	t := op.t
 	switch errno {
 	case 0:
-		t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) { s.State = socktab.Connected })
+		if op.s.State != socktab.Connected {
+			t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) { s.State = socktab.Connected })
+		}
 	case syscall.EINPROGRESS, syscall.EALREADY, syscall.EISCONN:
 	default:
 		t.d.deps.Table.Update(op.s.Cookie, (*socktab.Socket).Disconnect)

@@ -162,8 +162,35 @@ func (d *Driver) Run(ctx context.Context) error {
 	d.stopped = true
 	d.mu.Unlock()
 	d.each(func(t *task) { t.post(func() { t.stop = true }) })
-	d.wg.Wait()
+	d.join()
 	return nil
+}
+
+// interruptInterval is how often a task that was told to stop is interrupted until it does: it may just have been about
+// to wait for a call.
+const interruptInterval = 5 * time.Millisecond
+
+// join waits for the tasks to end.
+func (d *Driver) join() {
+	ended := make(chan struct{})
+	go func() {
+		d.wg.Wait()
+		close(ended)
+	}()
+	tick := time.NewTicker(interruptInterval)
+	defer tick.Stop()
+	for {
+		d.each(func(t *task) {
+			if tid := t.tid.Load(); tid != 0 {
+				sys.Interrupt(int(tid))
+			}
+		})
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 func (d *Driver) each(f func(*task)) {

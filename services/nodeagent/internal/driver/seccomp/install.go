@@ -31,19 +31,17 @@ type unheard struct {
 	cookie uint64 // of the socket that was installed as descriptor val; 0 if none was
 }
 
-// install gives the caller a copy of fd, and answers the call with its number. With an errno nothing was installed and
-// the call is not answered.
-func (t *task) install(c *call, fd int, cookie uint64, cloexec bool) syscall.Errno {
+// install gives the caller a copy of fd and returns its number there, with which succeed must answer the call. With an
+// errno nothing was installed and the call is not answered.
+func (t *task) install(c *call, fd int, cookie uint64, cloexec bool) (int64, syscall.Errno) {
 	t.inflight.note(c.slot, cookie)
 	n, errno := sys.Inject(t.listener, c.id, fd, cloexec)
-	if errno == 0 {
-		t.succeed(c, int64(n), cookie)
-	}
-	return errno
+	return int64(n), errno
 }
 
 // succeed ends a call with a value.
 func (t *task) succeed(c *call, val int64, installed uint64) {
+	t.observe(c)
 	if sys.Reply(t.listener, c.id, val, 0) == syscall.ENOENT && once(c.nr) {
 		if len(t.unheard) >= maxThreads {
 			clear(t.unheard) // of threads that have exited since, nearly all

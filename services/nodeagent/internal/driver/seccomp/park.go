@@ -18,6 +18,7 @@ type parked struct {
 // park makes a call wait. Abandon must release whatever was set up for the wait; it runs exactly once, when the wait
 // ends in any way (see unpark and cancel).
 func (t *task) park(c *call, deadline time.Time, expired, abandon func()) *parked {
+	t.observe(c)
 	p := &parked{call: c, deadline: deadline, expired: expired, abandon: abandon, index: -1}
 	t.parked[c.id] = p
 	t.byThread[c.tid] = p

@@ -30,18 +30,22 @@ func (t *task) socket(c *call) {
 		t.fail(c, errno)
 		return
 	}
-	defer sys.Close(fd)
 	cookie, errno := sys.Cookie(fd)
 	if errno != 0 {
+		sys.Close(fd)
 		t.fail(c, errno)
 		return
 	}
 	// The entry comes first: once the descriptor is installed, another thread may use it.
 	t.d.deps.Table.Add(socktab.Socket{Cookie: cookie, App: t.app.ID, Domain: domain, Proto: kind, SendTimeo: socktab.NoTimeo})
-	if errno := t.install(c, fd, cookie, typ&unix.SOCK_CLOEXEC != 0); errno != 0 {
+	n, errno := t.install(c, fd, cookie, typ&unix.SOCK_CLOEXEC != 0)
+	sys.Close(fd)
+	if errno != 0 {
 		t.d.deps.Table.Remove(cookie, now())
 		t.fail(c, errno) // EMFILE: the caller's own limit. ENOENT: nobody hears it
+		return
 	}
+	t.succeed(c, n, cookie)
 }
 
 // checkSocket admits TCP and UDP. Multipath TCP becomes plain TCP, as on a host without it; raw sockets need a

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -32,6 +33,7 @@ type task struct {
 	inflight *inflight
 	gone     func()
 	stop     bool
+	inDoubt  bool // whether the application has exited, or there is an order to stop: a poll will tell
 
 	epoll   int
 	wake    int // eventfd
@@ -57,6 +59,8 @@ type task struct {
 	mu     sync.Mutex
 	posted []func()
 	closed bool // wake is no longer ours to write to
+
+	tid atomic.Int32 // of run's thread, for Interrupt; 0 when it has ended
 }
 
 // call is the one copy of an intercepted system call.
@@ -67,6 +71,7 @@ type call struct {
 	nr     int32
 	args   [6]uint64
 	replay bool // an earlier agent has received it and may have carried it out in part
+	began  time.Time
 }
 
 func (c *call) task() procmem.Task { return procmem.Task(c.tid) }
@@ -159,9 +164,12 @@ func (t *task) drainWake() {
 // run serves until the application has exited or the task is told to stop.
 func (t *task) run() {
 	runtime.LockOSThread() // and never unlocked: the thread's signal mask must not leak into others
-	if err := sys.BlockSignals(); err != nil {
+	tid, err := sys.BlockSignals()
+	if err != nil {
 		t.d.deps.Log.Error("block signals", "app", t.app.ID, "error", err)
 	}
+	t.tid.Store(int32(tid))
+	defer t.tid.Store(0)
 	stopRelay := t.startRelay()
 	defer stopRelay()
 	t.recoverTransit()
@@ -170,18 +178,14 @@ func (t *task) run() {
 	}
 	exited := false
 	for !t.stop && !exited {
-		// The listener is polled itself and not through the epoll: only so does the kernel hand the caller's processor
-		// over to us at once (SyncWakeUp).
-		poll := [2]unix.PollFd{{Fd: int32(t.listener), Events: unix.POLLIN}, {Fd: int32(t.epoll), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll[:], t.timeout()); err != nil && !errors.Is(err, syscall.EINTR) {
-			t.d.deps.Log.Error("wait for calls", "app", t.app.ID, "error", err)
-			break
-		}
-		if poll[0].Revents != 0 {
-			exited = t.listenerReady(poll[0].Revents)
-		}
-		if poll[1].Revents != 0 {
-			t.handleEvents()
+		switch {
+		case t.inDoubt:
+			t.inDoubt = false
+			exited = t.poll(0)
+		case t.idle():
+			t.take()
+		default:
+			exited = t.poll(t.timeout())
 		}
 		t.expire()
 	}
@@ -189,6 +193,35 @@ func (t *task) run() {
 	if exited {
 		t.gone()
 	}
+}
+
+// idle reports whether nothing but the next call can happen, so that the thread may wait for that alone: one system call
+// less for each, and the caller goes on only when the thread waits again. What the epoll has to say of threads that have
+// exited comes with the sweep. An order to stop interrupts the wait (Driver.Run).
+func (t *task) idle() bool {
+	return len(t.parked) == 0 && len(t.accepts) == 0 && sys.ReceiveEnds()
+}
+
+// poll waits for whatever comes first, or until timeout, in milliseconds; it reports whether the application has exited.
+func (t *task) poll(timeout int) (exited bool) {
+	// The listener is polled itself and not through the epoll: only so does the kernel hand the caller's processor
+	// over to us at once (SyncWakeUp).
+	poll := [2]unix.PollFd{{Fd: int32(t.listener), Events: unix.POLLIN}, {Fd: int32(t.epoll), Events: unix.POLLIN}}
+	if _, err := unix.Poll(poll[:], timeout); err != nil && !errors.Is(err, syscall.EINTR) {
+		t.d.deps.Log.Error("wait for calls", "app", t.app.ID, "error", err)
+		t.stop = true
+		return false
+	}
+	switch {
+	case poll[0].Revents&unix.POLLIN != 0:
+		t.take()
+	case poll[0].Revents != 0:
+		exited = true
+	}
+	if poll[1].Revents != 0 {
+		t.handleEvents()
+	}
+	return exited
 }
 
 // handleEvents serves what calls are parked for.
@@ -201,27 +234,24 @@ func (t *task) handleEvents() {
 	}
 }
 
-// listenerReady takes one call; it reports whether the application's last process is gone.
-func (t *task) listenerReady(events int16) (exited bool) {
-	if events&unix.POLLIN == 0 {
-		return events&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
-	}
+// take takes one call.
+func (t *task) take() {
 	slot, n := t.inflight.take()
-	switch e := sys.Receive(t.listener, unsafe.Pointer(n)); e {
+	switch sys.Receive(t.listener, unsafe.Pointer(n)) {
 	case 0:
 		t.begin(slot, n, false)
+		return
 	case syscall.EINVAL: // a hostile launcher wrote into the free slot
 		*n = sys.Notify{}
-		t.inflight.release(slot)
-	default: // ENOENT: cancelled meanwhile; EINTR
-		t.inflight.release(slot)
+	default: // ENOENT: cancelled meanwhile, or nobody is left; EINTR: told to stop
+		t.inDoubt = true
 	}
-	return false
+	t.inflight.release(slot)
 }
 
 // begin serves a call that was received into n.
 func (t *task) begin(slot int32, n *sys.Notify, replay bool) {
-	c := &call{id: n.ID, slot: slot, tid: n.TID, nr: n.NR, args: n.Args, replay: replay}
+	c := &call{id: n.ID, slot: slot, tid: n.TID, nr: n.NR, args: n.Args, replay: replay, began: now()}
 	if old := t.byThread[c.tid]; old != nil {
 		t.cancel(old) // a thread is in one call at a time: a signal has ended the older one
 	}
@@ -229,11 +259,9 @@ func (t *task) begin(slot int32, n *sys.Notify, replay bool) {
 		t.fail(c, syscall.ENETDOWN) // in a process-id namespace that the agent can't see
 		return
 	}
-	start := time.Now()
 	if !t.answered(c) {
 		t.dispatch(c)
 	}
-	t.d.deps.Metrics.observe(c.nr, time.Since(start))
 }
 
 // replay carries out again what an earlier agent has received and not answered, if the caller still waits.
@@ -246,6 +274,15 @@ func (t *task) replay(slot int32) {
 	t.begin(slot, n, true)
 }
 
+// observe measures the time spent on a call, up to its answer or until it waits. It comes before the answer, as everything
+// should: the kernel lets the caller go on where we ran, so that what we do afterwards is what it waits for.
+func (t *task) observe(c *call) {
+	if !c.began.IsZero() {
+		t.d.deps.Metrics.observe(c.nr, time.Since(c.began))
+		c.began = time.Time{}
+	}
+}
+
 // answer ends a call with a value.
 func (t *task) answer(c *call, val int64) { t.succeed(c, val, 0) }
 
@@ -255,12 +292,14 @@ func (t *task) fail(c *call, errno syscall.Errno) {
 		t.succeed(c, 0, 0)
 		return
 	}
+	t.observe(c)
 	_ = sys.Reply(t.listener, c.id, 0, errno)
 	t.inflight.release(c.slot)
 }
 
 // pass lets the kernel carry out a call that is none of ours. Never for one whose arguments carry policy.
 func (t *task) pass(c *call) {
+	t.observe(c)
 	_ = sys.Continue(t.listener, c.id)
 	t.inflight.release(c.slot)
 }
@@ -343,12 +382,9 @@ func (t *task) timeout() int {
 	return int(max(wait+time.Millisecond-1, 0) / time.Millisecond)
 }
 
-// expire runs out the time of parked calls, and drops those that no longer wait.
+// expire runs out the time of parked calls, drops those that no longer wait, and looks after threads that have exited.
 func (t *task) expire() {
-	if len(t.parked) == 0 && len(t.accepts) == 0 {
-		return
-	}
-	now := time.Now()
+	now := now()
 	for len(t.deadlines) > 0 && !t.deadlines[0].deadline.After(now) {
 		p := heap.Pop(&t.deadlines).(*parked)
 		if !p.over {
@@ -368,4 +404,5 @@ func (t *task) expire() {
 	for _, q := range t.accepts {
 		q.sweep()
 	}
+	t.handleEvents()
 }
