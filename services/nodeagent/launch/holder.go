@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"appswitch.io/services/nodeagent/launch/internal/text"
+	"appswitch.io/services/nodeagent/launch/uring"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -79,8 +80,9 @@ type holder struct {
 	attach   []byte // the packet to send to every agent
 	timeout  time.Duration
 	listener int
-	memory   int   // the journal's descriptor
-	kept     []int // what the last agent gave us to keep for the next one
+	memory   int         // the journal's descriptor
+	kept     []int       // what the last agent gave us to keep for the next one
+	ring     *uring.Ring // where an agent has the connections that it is about to deliver; nil if there can be none
 	journal  journal
 
 	conn     int       // -1: no connection
@@ -100,14 +102,47 @@ func newHolder(runDir string, attach []byte, timeout, listener, memory int) (*ho
 	if err != nil {
 		return nil, err
 	}
+	ring, attach := newRing(attach)
 	return &holder{
 		path:     text.Join(runDir, "/", wire.SocketName),
 		attach:   attach,
+		ring:     ring,
 		timeout:  time.Duration(max(timeout, minimumTimeout)) * time.Millisecond,
 		listener: listener, memory: memory, journal: j,
 		conn: -1, lost: time.Now(), pause: retryFirst,
 		wake: make(chan struct{}, 1),
 	}, nil
+}
+
+// newRing makes the ring, if this machine allows it, and says so in the packet.
+func newRing(attach []byte) (*uring.Ring, []byte) {
+	m, err := wire.Unmarshal(attach)
+	if err != nil || m.Attach == nil {
+		return nil, attach
+	}
+	ring, errno := uring.New(1, wire.VaultPlaces)
+	if errno != 0 {
+		return nil, attach
+	}
+	m.Attach.Ring = ring.FD()
+	packet, err := m.Marshal()
+	if err != nil {
+		ring.Close()
+		return nil, attach
+	}
+	return ring, packet
+}
+
+// empty sends what an agent has left in the ring into transit, for the next one.
+func (h *holder) empty() {
+	if h.ring == nil || len(h.kept) == 0 {
+		return
+	}
+	files := h.ring.Take(wire.VaultPlaces)
+	for _, fd := range files {
+		_ = send(h.kept[0], []byte{0}, []int{fd}, syscall.MSG_DONTWAIT) // what doesn't fit is lost
+	}
+	closeAll(files)
 }
 
 // run polls until the program has ended.
@@ -155,6 +190,7 @@ func (h *holder) connect() {
 	}
 	fd, err := dial(h.path, true)
 	if err == nil {
+		h.empty()
 		if err = send(fd, h.attach, append([]int{h.listener, h.memory}, h.kept...), syscall.MSG_DONTWAIT); err == nil {
 			h.conn = fd
 			return

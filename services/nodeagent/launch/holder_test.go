@@ -224,7 +224,7 @@ func TestHolderProcess(t *testing.T) {
 	}
 	for _, fd := range fds {
 		link, err := os.Readlink(proc + "/fd/" + fd.Name())
-		known := link == "/dev/null" || link == "anon_inode:seccomp notify" || strings.HasPrefix(link, "/memfd:ax-journal") ||
+		known := link == "/dev/null" || link == "anon_inode:seccomp notify" || link == "anon_inode:[io_uring]" || strings.HasPrefix(link, "/memfd:ax-journal") ||
 			strings.HasPrefix(link, "socket:") || strings.HasPrefix(link, "/sys/fs/cgroup/") // the runtime's
 		if err != nil || !known {
 			t.Errorf("the holder has descriptor %s: %s, %v", fd.Name(), link, err)

@@ -35,6 +35,7 @@ const (
 type Driver interface {
 	Attach(app seccomp.App, handed seccomp.Handover, gone func()) error
 	Attached(ax.AppID) bool
+	Entrust(id ax.AppID, ring int)
 	Keepsakes(ax.AppID) []int
 }
 
@@ -297,7 +298,9 @@ func (m *Manager) Keepsakes(id ax.AppID) []int { return m.deps.Driver.Keepsakes(
 func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed seccomp.Handover) error {
 	e, err := m.entry(ctx, p, a)
 	if err == nil && e.attached && m.deps.Driver.Attached(e.App.ID) {
-		handed.Close() // the holder: these are copies of what the launcher sent
+		m.deps.Driver.Entrust(e.App.ID, handed.Ring)
+		handed.Ring = -1
+		handed.Close() // the holder: the rest are copies of what the launcher sent
 		return nil
 	}
 	if err == nil && !a.Holder {

@@ -16,6 +16,7 @@ type peer struct {
 	pid        int
 	uid        uint32
 	privileged bool // may claim names, addresses and labels
+	conn       *net.UnixConn
 }
 
 func peerOf(conn *net.UnixConn) (peer, error) {
@@ -33,9 +34,33 @@ func peerOf(conn *net.UnixConn) (peer, error) {
 	if cred.Pid == 0 {
 		return peer{}, errors.New("the agent runs in another process-id namespace and can't see the program: start it in the host's (pid: host)")
 	}
-	p := peer{pid: int(cred.Pid), uid: cred.Uid}
+	p := peer{pid: int(cred.Pid), uid: cred.Uid, conn: conn}
 	p.privileged = (p.uid == 0 || int(p.uid) == os.Geteuid()) && sameUserNamespace(p.pid)
 	return p, nil
+}
+
+// descriptor fetches a copy of a descriptor of the peer's, or returns -1 and why not. It takes CAP_SYS_PTRACE, because
+// holders are not dumpable, and Linux 6.5.
+func (p peer) descriptor(fd int) (int, error) {
+	raw, err := p.conn.SyscallConn()
+	if err != nil {
+		return -1, fmt.Errorf("fetch descriptor %d of process %d: %w", fd, p.pid, err)
+	}
+	copied := -1
+	var getErr error
+	err = errors.Join(raw.Control(func(sock uintptr) {
+		var pidfd int
+		// Not by the process id, which may be another process's by now.
+		if pidfd, getErr = unix.GetsockoptInt(int(sock), unix.SOL_SOCKET, unix.SO_PEERPIDFD); getErr != nil {
+			return
+		}
+		defer unix.Close(pidfd)
+		copied, getErr = unix.PidfdGetfd(pidfd, fd, 0)
+	}), getErr)
+	if err != nil {
+		return -1, fmt.Errorf("fetch descriptor %d of process %d: %w", fd, p.pid, err)
+	}
+	return copied, nil
 }
 
 // sameUserNamespace reports whether a uid of the process means what it means to the agent.

@@ -147,7 +147,13 @@ func (s *Server) answer(ctx context.Context, p peer, m wire.Message, fds []int) 
 			closeAll(fds)
 			return reply{Message: refuse(&wire.Error{Code: wire.CodeInvalid, Message: "attach without its descriptors"})}
 		}
-		handed := seccomp.Handover{Listener: fds[0], Journal: fds[1], Kept: fds[wire.HandedFDs:]}
+		handed := seccomp.Handover{Listener: fds[0], Journal: fds[1], Kept: fds[wire.HandedFDs:], Ring: -1}
+		if m.Attach.Holder && m.Attach.Ring > 0 {
+			var err error
+			if handed.Ring, err = p.descriptor(m.Attach.Ring); err != nil {
+				s.log.Debug("holder's ring is not taken: a kill of this agent may lose a connection", "app", m.Attach.AppID, "error", err)
+			}
+		}
 		if err := s.manager.Attach(ctx, p, *m.Attach, handed); err != nil {
 			return reply{Message: refuse(err)}
 		}

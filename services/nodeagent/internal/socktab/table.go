@@ -170,6 +170,18 @@ func (t *Table) Listens(closed Socket) bool {
 	return false
 }
 
+// Listener returns the socket of an application that listens at a real address; of a SO_REUSEPORT group, one of them.
+func (t *Table) Listener(app ax.AppID, host netip.AddrPort) (Socket, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sockets {
+		if s.State == Listening && s.App == app && s.Proto == ax.TCP && s.Host == host {
+			return *s, true
+		}
+	}
+	return Socket{}, false
+}
+
 // RemoveApp forgets the sockets of an application that has exited, except those that are still open because another
 // application holds them; those the kernel will report.
 func (t *Table) RemoveApp(app ax.AppID, now time.Time) {

@@ -46,9 +46,6 @@ func Listen(fd, backlog int) syscall.Errno {
 	return e
 }
 
-// Note goes with a connection in transit.
-type Note [2]uint64
-
 // rights is ancillary data with one descriptor (unix(7), SCM_RIGHTS).
 type rights struct {
 	unix.Cmsghdr
@@ -56,15 +53,11 @@ type rights struct {
 	_  int32
 }
 
-// AcceptInto takes a connection that the caller knows to be waiting, and sends a copy of it, with a note, into a UNIX
-// socket whose other end somebody else holds too: if the agent is killed, the connection lives on there. The two calls
-// follow each other as closely as can be: if the listening socket is non-blocking, so that accept4 can't sleep, not even
-// the scheduler comes in between. It returns the peer's address as it fills sa. A copy that doesn't fit is left out.
-func AcceptInto(fd, transit int, sa []byte, flags int, nonblock bool, note *Note) (conn, saLen int, _ syscall.Errno) {
-	control := rights{}
-	control.Len, control.Level, control.Type = unix.SizeofCmsghdr+4, unix.SOL_SOCKET, unix.SCM_RIGHTS
-	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(note)), Len: uint64(unsafe.Sizeof(*note))}
-	hdr := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control)), Controllen: uint64(unsafe.Sizeof(control))}
+// AcceptInto takes a connection that the caller knows to be waiting, and sends a copy of it into a UNIX socket whose other
+// end somebody else holds too: if the agent is killed, the connection lives on there. The two calls follow each other as
+// closely as can be: if the listening socket is non-blocking, so that accept4 can't sleep, not even the scheduler comes in
+// between. It returns the peer's address as it fills sa. A copy that doesn't fit is left out.
+func AcceptInto(fd, transit int, sa []byte, flags int, nonblock bool) (conn, saLen int, _ syscall.Errno) {
 	n := uint32(len(sa))
 	var r uintptr
 	var e syscall.Errno
@@ -76,22 +69,27 @@ func AcceptInto(fd, transit int, sa []byte, flags int, nonblock bool, note *Note
 			uintptr(unsafe.Pointer(&n)), uintptr(flags), 0, 0)
 	}
 	if e == 0 {
-		control.fd = int32(r)
-		_, _, _ = syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(transit), uintptr(unsafe.Pointer(&hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		PutTransit(transit, int(r))
 	}
 	return int(r), int(n), e
 }
 
 // PutTransit sends a copy of a connection into transit. One that doesn't fit is left out.
-func PutTransit(transit, conn int, note *Note) {
-	b := unsafe.Slice((*byte)(unsafe.Pointer(note)), unsafe.Sizeof(*note))
-	_ = unix.Sendmsg(transit, b, unix.UnixRights(conn), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+func PutTransit(transit, conn int) {
+	control := rights{fd: int32(conn)}
+	control.Len, control.Level, control.Type = unix.SizeofCmsghdr+4, unix.SOL_SOCKET, unix.SCM_RIGHTS
+	var one byte
+	iov := unix.Iovec{Base: &one, Len: 1}
+	hdr := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control)), Controllen: uint64(unsafe.Sizeof(control))}
+	_, _, _ = syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(transit), uintptr(unsafe.Pointer(&hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
-// TakeTransit takes the oldest connection out of transit; the caller closes it. EAGAIN: there is none.
-func TakeTransit(transit int, note *Note) (conn int, _ syscall.Errno) {
+// TakeTransit takes the oldest connection out of transit; the caller closes it. EAGAIN: there is none. -1 without an error:
+// what came was none.
+func TakeTransit(transit int) (conn int, _ syscall.Errno) {
 	control := rights{}
-	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(note)), Len: uint64(unsafe.Sizeof(*note))}
+	var one byte
+	iov := unix.Iovec{Base: &one, Len: 1}
 	hdr := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control)), Controllen: uint64(unsafe.Sizeof(control))}
 	n, _, e := syscall.Syscall(unix.SYS_RECVMSG, uintptr(transit), uintptr(unsafe.Pointer(&hdr)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	switch {

@@ -21,6 +21,8 @@ const (
 	HandedFDs  = 2        // descriptors with an Attach: [listener, journal]
 	MaxKept    = 4        // further ones, that the holder keeps for the agents
 	MaxFDs     = HandedFDs + MaxKept
+
+	VaultPlaces = 64 // files in the holder's ring
 )
 
 // DefaultRunDir holds the agent's socket and the files that applications see, and nothing else: containers mount it,
@@ -77,11 +79,16 @@ type Attach struct {
 	PID     int    `json:"pid"`    // the program, in the sender's process-id namespace
 	Holder  bool   `json:"holder"` // the sender is the holder and stays connected
 	Hello   Hello  `json:"hello"`  // the first request, for an agent that has lost its state
+	// Ring is the holder's descriptor of an io_uring with VaultPlaces places for files; 0 is none. UNIX sockets don't carry
+	// those, so the agent fetches it (pidfd_getfd). What the agent puts there, and has not taken out when it dies, the
+	// holder sends into transit (Attached).
+	Ring int `json:"ring,omitempty"`
 }
 
 // Attached confirms that the agent serves the application's calls. The one for the holder may come with descriptors:
 // the holder keeps them, whatever they are, and hands them to the next agent after [listener, journal]. They are what
-// the agent wants to have survive itself.
+// the agent wants to have survive itself. The first is where the holder sends what an agent has left in its ring: one
+// packet of one byte for each file, the file with it.
 type Attached struct {
 	Version int `json:"version"`
 }
@@ -167,6 +174,7 @@ func (a *Attach) fields(c *codec) {
 	c.number(4, &a.PID)
 	c.truth(5, &a.Holder)
 	c.nested(6, &a.Hello)
+	c.number(7, &a.Ring)
 }
 
 func (a *Attached) fields(c *codec) { c.number(1, &a.Version) }

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
-	"appswitch.io/services/nodeagent/internal/procmem"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/internal/sys"
+	"appswitch.io/services/nodeagent/internal/vault"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,13 +30,13 @@ type acceptQueue struct {
 	fd      int            // duplicate of the listening socket, while somebody waits for connections; else -1
 	waiting []*acceptCall  // in order
 	pending *accepted      // whose connect is under way: not yet known who it is
+	unknown []accepted     // left by the last agent, behind pending
 	ready   []accepted     // admitted, but the caller was gone: the next accept gets them
 }
 
 // accepted is a connection taken from the kernel's queue.
 type accepted struct {
-	fd       int
-	client   netip.AddrPort // real
+	vault.Conn
 	peer     socktab.Peer
 	nonblock bool // as the descriptor is set
 	asked    socktab.Ticket
@@ -115,15 +115,13 @@ func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
 		return q.deliver(conn, a)
 	}
 	for q.pending == nil {
-		if sys.Ready(fd, unix.POLLIN) == 0 {
-			return false
-		}
-		var buf [procmem.MaxSockaddr]byte
-		nonblock := a.flags & unix.SOCK_NONBLOCK
-		connFD, n, errno := sys.AcceptInto(fd, t.kept.transitIn, buf[:], nonblock|unix.SOCK_CLOEXEC, a.nonblock, &sys.Note{a.id, q.cookie})
+		nonblock := a.flags&unix.SOCK_NONBLOCK != 0
+		taken, errno := t.vault.Accept(vault.Listener{FD: fd, Nonblock: a.nonblock}, nonblock)
 		switch errno {
 		case 0:
-		case syscall.EAGAIN, syscall.ECONNABORTED:
+		case syscall.EAGAIN:
+			return false
+		case syscall.ECONNABORTED:
 			continue
 		case syscall.EMFILE, syscall.ENFILE:
 			t.d.deps.Log.Warn("accept: the agent is out of descriptors", "app", t.app.ID, "error", errno)
@@ -133,7 +131,7 @@ func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
 			t.fail(a.call, errno)
 			return true
 		}
-		conn := accepted{fd: connFD, client: decodeReal(buf[:min(n, len(buf))]), nonblock: nonblock != 0}
+		conn := accepted{Conn: taken, nonblock: nonblock}
 		if q.admit(&conn) {
 			return q.deliver(conn, a)
 		}
@@ -145,15 +143,15 @@ func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
 func (q *acceptQueue) admit(conn *accepted) bool {
 	t := q.t
 	table := t.d.deps.Table
-	peer, admission, asked := table.Admit(conn.client, q.host, conn.asked, now(), nil)
+	peer, admission, asked := table.Admit(conn.Peer, q.host, conn.asked, now(), nil)
 	if admission == socktab.Pending && conn.asked == 0 {
 		for end := now().Add(admissionSpin); admission == socktab.Pending && now().Before(end); {
 			sys.Yield()
-			peer, admission, asked = table.Admit(conn.client, q.host, asked, now(), nil)
+			peer, admission, asked = table.Admit(conn.Peer, q.host, asked, now(), nil)
 		}
 	}
 	if admission == socktab.Pending {
-		peer, admission, asked = table.Admit(conn.client, q.host, asked, now(), func() { t.post(q.retry) })
+		peer, admission, asked = table.Admit(conn.Peer, q.host, asked, now(), func() { t.post(q.retry) })
 	}
 	switch {
 	case admission == socktab.Known:
@@ -174,22 +172,22 @@ func (q *acceptQueue) reject(conn accepted) {
 	q.t.d.deps.Metrics.Rejected.Inc()
 	if at := now(); at.Sub(q.t.rejected) >= time.Second { // whoever scans ports must not fill the log
 		q.t.rejected = at
-		q.t.d.deps.Log.Info("connection from outside AppSwitch is closed", "app", q.t.app.ID, "client", conn.client, "server", q.host)
+		q.t.d.deps.Log.Info("connection from outside AppSwitch is closed", "app", q.t.app.ID, "client", conn.Peer, "server", q.host)
 	}
 	q.t.drop(conn)
 }
 
 // drop closes a connection that reaches nobody.
 func (t *task) drop(conn accepted) {
-	t.kept.arrived()
-	sys.Close(conn.fd)
+	t.vault.Settle(conn.Conn)
+	sys.Close(conn.FD)
 }
 
 // deliver installs a connection into the caller. If the caller is gone, the connection is kept for the next one.
 func (q *acceptQueue) deliver(conn accepted, a *acceptCall) bool {
 	t := q.t
 	if want := a.flags&unix.SOCK_NONBLOCK != 0; want != conn.nonblock {
-		_ = unix.SetNonblock(conn.fd, want) // kept from an earlier caller; nobody else has it yet
+		_ = unix.SetNonblock(conn.FD, want) // kept from an earlier caller; nobody else has it yet
 		conn.nonblock = want
 	}
 	if a.args[1] != 0 {
@@ -199,12 +197,12 @@ func (q *acceptQueue) deliver(conn accepted, a *acceptCall) bool {
 			return true
 		}
 	}
-	cookie, _ := sys.Cookie(conn.fd)
+	cookie, _ := sys.Cookie(conn.FD)
 	q.enter(cookie, conn)
-	switch n, errno := t.install(a.call, conn.fd, cookie, a.flags&unix.SOCK_CLOEXEC != 0); errno {
+	switch n, errno := t.install(a.call, conn.FD, cookie, a.flags&unix.SOCK_CLOEXEC != 0); errno {
 	case 0:
-		t.kept.arrived()
-		sys.Close(conn.fd)
+		t.vault.Settle(conn.Conn) // before the answer: from then on the application may close it
+		sys.Close(conn.FD)
 		t.succeed(a.call, n, cookie)
 	case syscall.ENOENT:
 		q.ready = append(q.ready, conn)
@@ -270,6 +268,13 @@ func (q *acceptQueue) retry() {
 			q.ready = append(q.ready, *conn)
 		}
 	}
+	for q.pending == nil && len(q.unknown) > 0 {
+		conn := q.unknown[0]
+		q.unknown = q.unknown[1:]
+		if q.admit(&conn) {
+			q.ready = append(q.ready, conn)
+		}
+	}
 	for len(q.waiting) > 0 && q.fd >= 0 {
 		a := q.waiting[0]
 		if q.serve(q.fd, a) {
@@ -304,14 +309,14 @@ func (q *acceptQueue) tidy() {
 		sys.Close(q.fd)
 		q.fd = -1
 	}
-	if len(q.ready) == 0 && q.pending == nil {
+	if len(q.ready) == 0 && len(q.unknown) == 0 && q.pending == nil {
 		delete(q.t.accepts, q.cookie)
 	}
 }
 
-// close lets go of everything; what is in transit stays there for the next agent.
+// close lets go of everything; what is not settled stays with the holder, for the next agent.
 func (q *acceptQueue) close() {
-	q.each(func(conn accepted) { sys.Close(conn.fd) })
+	q.each(func(conn accepted) { sys.Close(conn.FD) })
 	if q.fd >= 0 {
 		sys.Close(q.fd)
 		q.fd = -1
@@ -320,11 +325,11 @@ func (q *acceptQueue) close() {
 
 // each takes all connections out of the queue.
 func (q *acceptQueue) each(f func(accepted)) {
-	for _, conn := range q.ready {
+	for _, conn := range append(q.ready, q.unknown...) {
 		f(conn)
 	}
 	if q.pending != nil {
 		f(*q.pending)
 	}
-	q.ready, q.pending = nil, nil
+	q.ready, q.unknown, q.pending = nil, nil, nil
 }

@@ -99,12 +99,15 @@ type Handover struct {
 	Listener int   // seccomp listener
 	Journal  int   // memory file, the journal of calls in flight
 	Kept     []int // what the last agent left with the holder (keep.go); none at first
+	Ring     int   // where the holder keeps connections on their way (package vault); -1 from a launcher
 }
 
 // Close closes the descriptors.
 func (h Handover) Close() {
-	for _, fd := range append([]int{h.Listener, h.Journal}, h.Kept...) {
-		sys.Close(fd)
+	for _, fd := range append([]int{h.Listener, h.Journal, h.Ring}, h.Kept...) {
+		if fd >= 0 {
+			sys.Close(fd)
+		}
 	}
 }
 
@@ -132,12 +135,24 @@ func (d *Driver) Attach(app App, handed Handover, gone func()) error {
 	return nil
 }
 
+// Entrust gives an application that is served already the ring of its holder. It owns the descriptor, which may be -1.
+func (d *Driver) Entrust(id ax.AppID, ring int) {
+	if ring < 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tasks[id]; t == nil || !t.post(func() { t.vault.Entrust(ring) }) {
+		sys.Close(ring)
+	}
+}
+
 // Keepsakes returns copies of the descriptors that are to survive the agent, for the application's holder.
 func (d *Driver) Keepsakes(id ax.AppID) []int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if t := d.tasks[id]; t != nil {
-		return t.kept.copies()
+		return t.keepsakes()
 	}
 	return nil
 }

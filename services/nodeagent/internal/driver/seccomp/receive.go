@@ -145,7 +145,7 @@ func (t *task) source(s socktab.Socket, from netip.AddrPort, data []byte) netip.
 	if s.HostPeer.IsValid() && from == s.HostPeer {
 		return s.Peer
 	}
-	if from.IsValid() && from == t.kept.dnsAddr {
+	if from.IsValid() && from == t.names.addr {
 		if asked, ok := t.lookups.answered(s.Cookie, data); ok {
 			return asked
 		}

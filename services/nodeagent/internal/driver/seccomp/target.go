@@ -37,7 +37,7 @@ func (t *task) resolve(s socktab.Socket, dest netip.AddrPort, tried []ax.Endpoin
 		}
 	}
 	if t.isLookup(dest) {
-		resolver := t.kept.dnsAddr
+		resolver := t.names.addr
 		if s.Proto == ax.TCP {
 			resolver = t.d.deps.Resolver()
 		}

@@ -15,6 +15,7 @@ import (
 	"appswitch.io/services/nodeagent/internal/procfs"
 	"appswitch.io/services/nodeagent/internal/procmem"
 	"appswitch.io/services/nodeagent/internal/sys"
+	"appswitch.io/services/nodeagent/internal/vault"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,7 +47,8 @@ type task struct {
 	deadlines deadlines
 	swept     time.Time
 
-	kept      kept
+	vault     *vault.Vault            // connections on their way to the application
+	names     nameSocket              // where its name lookups go
 	unheard   map[uint32]unheard      // results that came too late, by thread
 	accepts   map[uint64]*acceptQueue // by the listening socket's cookie
 	snapshots []*connect              // connects that wait for the first snapshot
@@ -60,7 +62,8 @@ type task struct {
 	posted []func()
 	closed bool // wake is no longer ours to write to
 
-	tid atomic.Int32 // of run's thread, for Interrupt; 0 when it has ended
+	hasPosts atomic.Bool
+	tid      atomic.Int32 // of run's thread, for Interrupt; 0 when it has ended
 }
 
 // call is the one copy of an intercepted system call.
@@ -83,8 +86,7 @@ func newTask(d *Driver, app App, handed Handover, gone func()) (*task, error) {
 		handle: map[int32]func(uint32){}, threads: map[uint32]procfs.Task{},
 		parked: map[uint64]*parked{}, byThread: map[uint32]*parked{}, accepts: map[uint64]*acceptQueue{}, unheard: map[uint32]unheard{},
 	}
-	var err error
-	t.kept, err = openKept(handed.Kept)
+	err := t.openKept(handed)
 	if err == nil {
 		t.inflight, err = openInflight(handed.Journal)
 	}
@@ -118,7 +120,7 @@ func (t *task) close() {
 	if t.inflight != nil {
 		t.inflight.close()
 	}
-	t.kept.close()
+	t.closeKept()
 }
 
 // watch calls handle with the events of fd, level-triggered, until unwatch.
@@ -136,17 +138,20 @@ func (t *task) unwatch(fd int) {
 	delete(t.handle, int32(fd))
 }
 
-// post runs f on the task's thread, soon; not at all once the task has finished.
-func (t *task) post(f func()) {
+// post runs f on the task's thread: soon, if calls are parked there, else at the latest after the next call. It reports
+// false, and f never runs, once the task has finished.
+func (t *task) post(f func()) bool {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		return
+		return false
 	}
 	t.posted = append(t.posted, f)
+	t.hasPosts.Store(true)
 	_, _ = unix.Write(t.wake, one[:]) // an eventfd: it fails only when it is raised already
+	return true
 }
 
 func (t *task) drainWake() {
@@ -155,6 +160,7 @@ func (t *task) drainWake() {
 	t.mu.Lock()
 	posted := t.posted
 	t.posted = nil
+	t.hasPosts.Store(false)
 	t.mu.Unlock()
 	for _, f := range posted {
 		f()
@@ -172,7 +178,7 @@ func (t *task) run() {
 	defer t.tid.Store(0)
 	stopRelay := t.startRelay()
 	defer stopRelay()
-	t.recoverTransit()
+	t.recoverConnections()
 	for _, slot := range t.inflight.orphans() {
 		t.replay(slot)
 	}
@@ -199,7 +205,7 @@ func (t *task) run() {
 // less for each, and the caller goes on only when the thread waits again. What the epoll has to say of threads that have
 // exited comes with the sweep. An order to stop interrupts the wait (Driver.Run).
 func (t *task) idle() bool {
-	return len(t.parked) == 0 && len(t.accepts) == 0 && sys.ReceiveEnds()
+	return len(t.parked) == 0 && len(t.accepts) == 0 && !t.hasPosts.Load() && sys.ReceiveEnds()
 }
 
 // poll waits for whatever comes first, or until timeout, in milliseconds; it reports whether the application has exited.
@@ -239,6 +245,9 @@ func (t *task) take() {
 	slot, n := t.inflight.take()
 	switch sys.Receive(t.listener, unsafe.Pointer(n)) {
 	case 0:
+		if t.hasPosts.Load() {
+			t.drainWake() // it came while nothing but a call could wake us
+		}
 		t.begin(slot, n, false)
 		return
 	case syscall.EINVAL: // a hostile launcher wrote into the free slot
