@@ -158,9 +158,9 @@ func (s *Service) openState() error {
 
 // restore enters the journalled sockets into the table, and publishes again what listens.
 func (s *Service) restore() error {
-	alive := map[uint64]bool{}
-	if err := sockdiag.Dump(func(d sockdiag.Sock) { alive[d.Cookie] = true }); err != nil {
-		return fmt.Errorf("list sockets: %w", err)
+	alive, err := openSockets()
+	if err != nil {
+		return err
 	}
 	now := time.Now()
 	s.journal.Load(func(slot int, data []byte) {
@@ -188,6 +188,18 @@ func (s *Service) restore() error {
 	}
 	s.publisher.Restored()
 	return nil
+}
+
+// openSockets lists the cookies of the host's sockets. It looks twice: where others come and go meanwhile the kernel may
+// leave one out, and one that is left out counts as closed.
+func openSockets() (map[uint64]bool, error) {
+	open := map[uint64]bool{}
+	for range 2 {
+		if err := sockdiag.Dump(func(d sockdiag.Sock) { open[d.Cookie] = true }); err != nil {
+			return nil, fmt.Errorf("list sockets: %w", err)
+		}
+	}
+	return open, nil
 }
 
 // Register adds the agent's gRPC service to a server.
@@ -233,9 +245,9 @@ func (s *Service) Run(ctx context.Context) error {
 // resync finds the closed sockets whose events were lost.
 func (s *Service) resync() {
 	before := s.table.List("") // first: a socket that is made meanwhile must not seem closed
-	alive := map[uint64]bool{}
-	if err := sockdiag.Dump(func(d sockdiag.Sock) { alive[d.Cookie] = true }); err != nil {
-		s.log.Error("list sockets after lost events", "error", err)
+	alive, err := openSockets()
+	if err != nil {
+		s.log.Error("sockets closed while events were lost stay in the table", "error", err)
 		return
 	}
 	for _, sock := range before {

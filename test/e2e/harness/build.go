@@ -42,6 +42,14 @@ func (l *Lab) GoProgram(name string) string {
 	return out
 }
 
+// CrashingAgent builds a node agent that kills itself at a crash point (services/nodeagent/internal/crashpoint).
+func (l *Lab) CrashingAgent() string {
+	l.t.Helper()
+	out := l.Path("bin", "nodeagentd")
+	l.build([]string{"CGO_ENABLED=0"}, "go", "build", "-buildvcs=false", "-tags=crashpoints", "-o", out, "appswitch.io/services/nodeagent/cmd/nodeagentd")
+	return out
+}
+
 // MuslProgram builds one of the tests' own C programs with musl, statically, and returns its name.
 func (l *Lab) MuslProgram(name string) string {
 	l.t.Helper()

@@ -28,6 +28,7 @@ type Daemon struct {
 	lab   *Lab
 	debug string // URL of its metrics and profiles
 	args  []string
+	env   []string
 	proc  *Proc
 }
 
@@ -75,13 +76,36 @@ func (l *Lab) daemon(debug string, args ...string) *Daemon {
 	return d
 }
 
+// StartWith is Start with variables in the environment of this one process.
+func (d *Daemon) StartWith(env ...string) {
+	d.lab.t.Helper()
+	d.env = env
+	defer func() { d.env = nil }()
+	d.Start()
+}
+
+// Replace makes another program the daemon's from the next start on.
+func (d *Daemon) Replace(program string) { d.args = append([]string{program}, d.args[1:]...) }
+
+// Crashed reports whether the daemon was killed; one that has ended in another way fails the test.
+func (d *Daemon) Crashed() bool {
+	d.lab.t.Helper()
+	if d.running() {
+		return false
+	}
+	if r := d.proc.Wait(stopWait); r.Code != 128+int(syscall.SIGKILL) {
+		d.lab.t.Fatalf("%s: exit status %d\n%s", d.proc, r.Code, tail(r.Stderr, 40))
+	}
+	return true
+}
+
 // Start starts a daemon that doesn't run, without waiting until it is ready.
 func (d *Daemon) Start() {
 	d.lab.t.Helper()
 	if d.running() {
 		d.lab.t.Fatalf("%s runs already", d.proc)
 	}
-	p, err := d.lab.start(Cmd{Args: d.args})
+	p, err := d.lab.start(Cmd{Args: d.args, Env: d.env})
 	if err != nil {
 		d.lab.t.Fatalf("start %s: %v", d.args[0], err)
 	}

@@ -55,6 +55,13 @@ func (t *Table) Settle(server netip.AddrPort, intent Ticket) {
 	}
 }
 
+// Grace returns until when a connect may still become known that the previous agent had begun.
+func (t *Table) Grace() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.grace
+}
+
 // underWay reports whether a connect to a real address was begun before a question was asked, and is not settled.
 func (t *Table) underWay(server netip.AddrPort, asked Ticket) bool {
 	for intent := range t.intents[server] {

@@ -149,8 +149,9 @@ func (t *Table) Restore(slot int, record []byte, alive func(cookie uint64) bool,
 	}
 	s.slot = slot
 	t.grace = now.Add(RestartGrace)
-	// The kernel lists a TCP or UDP socket once it is bound or connected; of a fresh one it can't be said.
-	if s.State != Fresh && !alive(s.Cookie) {
+	// The kernel lists a TCP or UDP socket once it has a port; of one without, about to be bound or connected perhaps, it
+	// can't be said.
+	if s.Host.IsValid() && !alive(s.Cookie) {
 		if s.Outgoing() && !s.admitted {
 			s.ghost = now.Add(GhostTime)
 			t.flows[tuple{s.Host, s.HostPeer}] = &s

@@ -188,7 +188,7 @@ func (t *Table) RemoveApp(app ax.AppID, now time.Time) {
 	t.mu.Lock()
 	var gone []uint64
 	for cookie, s := range t.sockets {
-		if s.App == app && s.State == Fresh {
+		if s.App == app && !s.Host.IsValid() {
 			gone = append(gone, cookie)
 		}
 	}

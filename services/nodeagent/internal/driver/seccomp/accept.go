@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/crashpoint"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/internal/sys"
 	"appswitch.io/services/nodeagent/internal/vault"
@@ -131,6 +132,7 @@ func (q *acceptQueue) serve(fd int, a *acceptCall) (done bool) {
 			t.fail(a.call, errno)
 			return true
 		}
+		crashpoint.Here(crashpoint.AcceptTaken)
 		conn := accepted{Conn: taken, nonblock: nonblock}
 		if q.admit(&conn) {
 			return q.deliver(conn, a)
@@ -159,6 +161,9 @@ func (q *acceptQueue) admit(conn *accepted) bool {
 		return true
 	case admission == socktab.Pending && conn.asked == 0:
 		conn.asked, conn.deadline = asked, now().Add(admissionTimeout)
+		if grace := table.Grace(); grace.After(conn.deadline) {
+			conn.deadline = grace
+		}
 		q.pending = conn
 	case admission == socktab.Pending && now().Before(conn.deadline):
 		q.pending = conn
@@ -201,7 +206,9 @@ func (q *acceptQueue) deliver(conn accepted, a *acceptCall) bool {
 	q.enter(cookie, conn)
 	switch n, errno := t.install(a.call, conn.FD, cookie, a.flags&unix.SOCK_CLOEXEC != 0); errno {
 	case 0:
+		crashpoint.Here(crashpoint.AcceptInstalled)
 		t.vault.Settle(conn.Conn) // before the answer: from then on the application may close it
+		crashpoint.Here(crashpoint.AcceptSettled)
 		sys.Close(conn.FD)
 		t.succeed(a.call, n, cookie)
 	case syscall.ENOENT:

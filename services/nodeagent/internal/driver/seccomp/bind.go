@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/crashpoint"
 	"appswitch.io/services/nodeagent/internal/procmem"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/internal/sys"
@@ -73,22 +74,26 @@ func (t *task) bindAddress(domain, fd int, raw []byte) (netip.AddrPort, syscall.
 
 // bindTo binds a socket that has no address yet. It is also how listen() without bind() finds one.
 func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay bool) syscall.Errno {
-	if s.State != socktab.Fresh || s.Foreign {
-		if replay && s.State == socktab.Bound && (s.Local == local || local.Port() == 0) {
-			return 0 // carried out before the earlier agent died
-		}
+	again := replay && s.State == socktab.Bound && (s.Local == local || local.Port() == 0)
+	switch {
+	case again && s.Host.IsValid():
+		return 0 // carried out before the earlier agent died
+	case again: // in part
+	case s.State != socktab.Fresh || s.Foreign:
 		return syscall.EINVAL
 	}
 	reuse := reuseOptions(fd)
 	only6 := s.Domain == unix.AF_INET6 && v6only(fd)
 	if local.Port() == 0 {
-		return t.bindAny(fd, s, local, reuse, only6)
+		return t.bindAny(fd, s, local, reuse, only6, replay)
 	}
 	table := t.d.deps.Table
 	if !table.Bind(t.app.Scope, s.Cookie, local, reuse, only6) {
 		return syscall.EADDRINUSE
 	}
-	host, pooled, errno := t.bindReal(fd, s, local, only6)
+	crashpoint.Here(crashpoint.BindEntered)
+	host, pooled, errno := t.bindReal(fd, s, local, only6, replay)
+	crashpoint.Here(crashpoint.BindBound)
 	if errno != 0 {
 		table.Unbind(s.Cookie)
 		return errno
@@ -98,8 +103,9 @@ func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay boo
 }
 
 // bindAny binds to port 0: the virtual port is the real one, which nobody else can have.
-func (t *task) bindAny(fd int, s socktab.Socket, local netip.AddrPort, reuse socktab.Reuse, only6 bool) syscall.Errno {
-	host, pooled, errno := t.bindReal(fd, s, local, only6)
+func (t *task) bindAny(fd int, s socktab.Socket, local netip.AddrPort, reuse socktab.Reuse, only6, replay bool) syscall.Errno {
+	host, pooled, errno := t.bindReal(fd, s, local, only6, replay)
+	crashpoint.Here(crashpoint.BindBound)
 	if errno != 0 {
 		return errno
 	}
@@ -112,8 +118,14 @@ func (t *task) bindAny(fd int, s socktab.Socket, local netip.AddrPort, reuse soc
 }
 
 // bindReal binds to the real address that stands for a virtual one. The host's own loopback is taken as it is;
-// everything else gets a port of the pool.
-func (t *task) bindReal(fd int, s socktab.Socket, local netip.AddrPort, only6 bool) (host netip.AddrPort, pooled bool, errno syscall.Errno) {
+// everything else gets a port of the pool. Of a bind that an agent had begun that died, what is done stays: the port is then
+// nobody's in this agent's pool, which finds it busy.
+func (t *task) bindReal(fd int, s socktab.Socket, local netip.AddrPort, only6, replay bool) (host netip.AddrPort, pooled bool, errno syscall.Errno) {
+	if replay {
+		if host := realName(fd, sys.Getsockname); host.Port() != 0 {
+			return host, false, 0
+		}
+	}
 	if local.Addr().IsLoopback() && t.app.HostScope {
 		errno = bindSocket(fd, s.Domain, local)
 		return realName(fd, sys.Getsockname), false, errno
@@ -204,25 +216,27 @@ func (t *task) listen(c *call) {
 	if !t.waits(c) {
 		return
 	}
-	t.fail(c, t.listenOn(fd, s, c.int(1)))
+	t.fail(c, t.listenOn(fd, s, c))
 }
 
-func (t *task) listenOn(fd int, s socktab.Socket, backlog int) syscall.Errno {
+func (t *task) listenOn(fd int, s socktab.Socket, c *call) syscall.Errno {
 	table := t.d.deps.Table
 	if s.Proto == ax.UDP {
 		return syscall.EOPNOTSUPP
 	}
 	if s.State == socktab.Fresh {
-		if errno := t.bindTo(fd, s, wildcardOf(s.Domain, 0), false); errno != 0 {
+		if errno := t.bindTo(fd, s, wildcardOf(s.Domain, 0), c.replay); errno != 0 {
 			return errno
 		}
 	}
 	if s.State != socktab.Listening && !table.CanListen(s.Cookie) {
 		return syscall.EADDRINUSE
 	}
+	backlog := c.int(1)
 	if errno := sys.Listen(fd, backlog); errno != 0 {
 		return errno
 	}
+	crashpoint.Here(crashpoint.ListenListening)
 	var endpoint ax.Endpoint
 	table.Update(s.Cookie, func(s *socktab.Socket) {
 		s.State, s.Backlog = socktab.Listening, backlog

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/crashpoint"
 	"appswitch.io/services/nodeagent/internal/flows"
 	"appswitch.io/services/nodeagent/internal/procmem"
 	"appswitch.io/services/nodeagent/internal/socktab"
@@ -212,6 +213,7 @@ func (op *connect) begin() syscall.Errno {
 		defer table.Settle(op.target.addr, intent)
 	}
 	table.Update(op.s.Cookie, op.intend)
+	crashpoint.Here(crashpoint.ConnectIntended)
 	if op.blocking {
 		if errno := sys.SetSendTimeout(op.fd, unix.Timeval{Sec: -1}); errno != 0 {
 			return errno // connecting would block the thread
@@ -227,6 +229,7 @@ func (op *connect) begin() syscall.Errno {
 			errno = syscall.EINPROGRESS
 		}
 	}
+	crashpoint.Here(crashpoint.ConnectBegun)
 	if op.blocking {
 		_ = sys.SetSendTimeout(op.fd, op.sendTimeo) // what could be set, can be set back
 	}
@@ -235,6 +238,7 @@ func (op *connect) begin() syscall.Errno {
 		host = realName(op.fd, sys.Getsockname)
 	}
 	table.Update(op.s.Cookie, func(s *socktab.Socket) { op.record(s, host, errno) })
+	crashpoint.Here(crashpoint.ConnectRecorded)
 	return errno
 }
 

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"appswitch.io/services/nodeagent/internal/crashpoint"
 	"appswitch.io/services/nodeagent/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +43,9 @@ func (t *task) install(c *call, fd int, cookie uint64, cloexec bool) (int64, sys
 // succeed ends a call with a value.
 func (t *task) succeed(c *call, val int64, installed uint64) {
 	t.observe(c)
-	if sys.Reply(t.listener, c.id, val, 0) == syscall.ENOENT && once(c.nr) {
+	errno := sys.Reply(t.listener, c.id, val, 0)
+	crashpoint.Here(crashpoint.AnswerGiven)
+	if errno == syscall.ENOENT && once(c.nr) {
 		if len(t.unheard) >= maxThreads {
 			clear(t.unheard) // of threads that have exited since, nearly all
 		}

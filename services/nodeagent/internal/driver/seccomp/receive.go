@@ -7,6 +7,7 @@ import (
 	"time"
 	"unsafe"
 
+	"appswitch.io/services/nodeagent/internal/crashpoint"
 	"appswitch.io/services/nodeagent/internal/procmem"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/internal/sys"
@@ -125,6 +126,7 @@ func (t *task) receiveOne(c *call, fd int, s socktab.Socket, m *message, flags i
 	if errno := scatter(c, m.spans, data); errno != 0 {
 		return 0, errno
 	}
+	crashpoint.Here(crashpoint.DatagramReceived)
 	from := t.source(s, decodeReal(sa[:min(int(hdr.Namelen), len(sa))]), data)
 	return int64(n), t.returnHeader(c, s, m, from, &hdr, control[:min(hdr.Controllen, maxControl)])
 }

@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/crashpoint"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/internal/sys"
 	"golang.org/x/sys/unix"
@@ -38,7 +39,9 @@ func (t *task) socket(c *call) {
 	}
 	// The entry comes first: once the descriptor is installed, another thread may use it.
 	t.d.deps.Table.Add(socktab.Socket{Cookie: cookie, App: t.app.ID, Domain: domain, Proto: kind, SendTimeo: socktab.NoTimeo})
+	crashpoint.Here(crashpoint.SocketMade)
 	n, errno := t.install(c, fd, cookie, typ&unix.SOCK_CLOEXEC != 0)
+	crashpoint.Here(crashpoint.SocketInstalled)
 	sys.Close(fd)
 	if errno != 0 {
 		t.d.deps.Table.Remove(cookie, now())
@@ -119,6 +122,7 @@ func (t *task) name(c *call, pick func(int, socktab.Socket) (netip.AddrPort, sys
 	}
 	if errno == 0 {
 		errno = c.task().WriteSockaddr(c.args[1], c.args[2], s.Domain, addr)
+		crashpoint.Here(crashpoint.NameShown)
 	}
 	t.fail(c, errno)
 }

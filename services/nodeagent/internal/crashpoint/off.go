@@ -1,0 +1,6 @@
+//go:build !crashpoints
+
+package crashpoint
+
+// Here is a mark.
+func Here(Name) {}
