@@ -8,6 +8,7 @@ import (
 // Flow is one attempt of an application to reach a destination.
 type Flow struct {
 	App    AppID
+	Client netip.Addr // virtual address of the application; its node's, or invalid, if it has none of its own
 	Labels Labels
 	Proto  Protocol
 	Dest   netip.AddrPort // as the application gave it, unmapped
@@ -49,7 +50,7 @@ const (
 	ReasonTried        Reason = "endpoints-failed" // every endpoint that may be reached has refused
 	ReasonStale        Reason = "stale"            // its node seems to be gone, and others are preferred
 	ReasonReservedPort Reason = "reserved-port"    // one of AppSwitch's own ports
-	ReasonExternal     Reason = "external"         // not a virtual address
+	ReasonExternal     Reason = "external"         // not a virtual address; allowed: a backend outside AppSwitch
 	ReasonLoopback     Reason = "loopback"         // the application's own loopback
 	ReasonDNS          Reason = "dns"              // a name lookup, answered by the resolver
 	ReasonNoSnapshot   Reason = "no-snapshot"      // no routes have arrived yet
@@ -59,9 +60,10 @@ const (
 type Decision struct {
 	Verdict  Verdict
 	Reason   Reason
-	Policy   string    // name of the policy that decided, if one did
-	Endpoint *Endpoint // with Allow; shared and immutable
-	Revision Revision  // of the snapshot that decided
+	Policy   string     // name of the policy that decided, if one did
+	Endpoint *Endpoint  // with Allow; shared and immutable
+	Source   netip.Addr // real address to connect from, with Allow; invalid: whatever the host's routes say
+	Revision Revision   // of the snapshot that decided
 }
 
 // ErrnoName returns the name of the errno with which an application's connect fails; empty if it is carried out. It is

@@ -97,6 +97,10 @@ type Endpoint struct {
 	Labels  Labels
 	Name    string // DNS name of the application, if any
 	Stale   bool   // its node's lease has expired: a last resort
+
+	// External marks the address of a virtual service's backend outside AppSwitch: it has neither application, node nor
+	// labels, Service and Host are the same, and no node ever writes it.
+	External bool
 }
 
 // MakeEndpointID builds the id of an endpoint from what makes it unique.
@@ -104,14 +108,19 @@ func MakeEndpointID(app AppID, proto Protocol, service netip.AddrPort, hostPort 
 	return EndpointID(fmt.Sprintf("%s/%s/%s/%d", app, proto, service, hostPort))
 }
 
+// ExternalEndpoint returns the endpoint of a virtual service's backend outside AppSwitch.
+func ExternalEndpoint(proto Protocol, a netip.AddrPort) *Endpoint {
+	return &Endpoint{ID: EndpointID(fmt.Sprintf("external/%s/%s", proto, a)), Proto: proto, Service: a, Host: a, External: true}
+}
+
 // Validate reports what makes an endpoint unusable.
 func (e Endpoint) Validate() error {
 	switch {
 	case e.ID == "":
 		return errors.New("endpoint: id is missing")
-	case e.App == "":
+	case e.App == "" && !e.External:
 		return fmt.Errorf("endpoint %s: app id is missing", e.ID)
-	case e.Node == "":
+	case e.Node == "" && !e.External:
 		return fmt.Errorf("endpoint %s: node is missing", e.ID)
 	case e.Proto != TCP && e.Proto != UDP:
 		return fmt.Errorf("endpoint %s: %s is unknown", e.ID, e.Proto)
@@ -126,38 +135,6 @@ func (e Endpoint) Validate() error {
 func validServiceAddr(a netip.AddrPort) bool {
 	ip := a.Addr()
 	return ip.IsValid() && !ip.Is4In6() && !ip.IsUnspecified() && !ip.IsMulticast() && a.Port() != 0
-}
-
-// BalancerType names the way an endpoint is chosen among the healthy candidates.
-type BalancerType uint8
-
-// The balancers.
-const (
-	Random     BalancerType = 1 // each with equal probability
-	RoundRobin BalancerType = 2 // in turn; each node keeps a turn of its own
-)
-
-// String returns the name as the command line takes it.
-func (b BalancerType) String() string {
-	switch b {
-	case Random:
-		return "Random"
-	case RoundRobin:
-		return "RoundRobin"
-	}
-	return "balancer(" + strconv.Itoa(int(b)) + ")"
-}
-
-// PortMapping maps a virtual port to that of the backends.
-type PortMapping struct{ Virtual, Backend uint16 }
-
-// VirtualService is a named virtual address that balances connections over backends.
-type VirtualService struct {
-	Name     string
-	Addr     netip.Addr
-	Balancer BalancerType
-	Ports    []PortMapping // none: all ports of the backends, under their own numbers
-	Backends []netip.Addr  // virtual addresses of services in the table
 }
 
 // PolicyAction is what a policy does with the flows that it matches.

@@ -11,6 +11,7 @@ import (
 
 	"appswitch.io/internal/ax"
 	typev1 "appswitch.io/proto/gen/appswitch/type/v1"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -74,23 +75,65 @@ func Protocol(p ax.Protocol) typev1.Protocol {
 	return typev1.Protocol_PROTOCOL_UNSPECIFIED
 }
 
+// balancers are the balancer types, in both forms.
+var balancers = map[ax.BalancerType]typev1.BalancerType{
+	ax.Random:     typev1.BalancerType_BALANCER_TYPE_RANDOM,
+	ax.RoundRobin: typev1.BalancerType_BALANCER_TYPE_ROUND_ROBIN,
+	ax.LeastConn:  typev1.BalancerType_BALANCER_TYPE_LEAST_CONN,
+	ax.Maglev:     typev1.BalancerType_BALANCER_TYPE_MAGLEV,
+}
+
 // BalancerFrom reads a balancer type; none means Random.
 func BalancerFrom(b typev1.BalancerType) (ax.BalancerType, error) {
-	switch b {
-	case typev1.BalancerType_BALANCER_TYPE_UNSPECIFIED, typev1.BalancerType_BALANCER_TYPE_RANDOM:
+	if b == typev1.BalancerType_BALANCER_TYPE_UNSPECIFIED {
 		return ax.Random, nil
-	case typev1.BalancerType_BALANCER_TYPE_ROUND_ROBIN:
-		return ax.RoundRobin, nil
+	}
+	for out, p := range balancers {
+		if p == b {
+			return out, nil
+		}
 	}
 	return 0, fmt.Errorf("balancer: %s is not one", b)
 }
 
-// Balancer writes a balancer type.
+// Balancer writes a balancer type; an unknown one as Random.
 func Balancer(b ax.BalancerType) typev1.BalancerType {
-	if b == ax.RoundRobin {
-		return typev1.BalancerType_BALANCER_TYPE_ROUND_ROBIN
+	if p, ok := balancers[b]; ok {
+		return p
 	}
 	return typev1.BalancerType_BALANCER_TYPE_RANDOM
+}
+
+func durationFrom(field string, d *durationpb.Duration) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	if err := d.CheckValid(); err != nil || d.AsDuration() < 0 {
+		return 0, fmt.Errorf("%s: %s is not a span of time", field, d.AsDuration())
+	}
+	return d.AsDuration(), nil
+}
+
+func duration(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
+}
+
+// optionalAddrFrom reads an address that may be missing.
+func optionalAddrFrom(field, s string) (netip.Addr, error) {
+	if s == "" {
+		return netip.Addr{}, nil
+	}
+	return AddrFrom(field, s)
+}
+
+func optionalAddr(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func labelsFrom(m map[string]string) (ax.Labels, error) {

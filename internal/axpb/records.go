@@ -81,7 +81,7 @@ func EndpointFrom(p *typev1.Endpoint) (ax.Endpoint, error) {
 	}
 	e := ax.Endpoint{
 		ID: ax.EndpointID(p.GetId()), App: ax.AppID(p.GetAppId()), Node: ax.NodeName(p.GetNode()), Cluster: p.GetCluster(),
-		Proto: proto, Service: service, Host: host, Labels: p.GetLabels(), Name: p.GetName(), Stale: p.GetStale(),
+		Proto: proto, Service: service, Host: host, Labels: p.GetLabels(), Name: p.GetName(), Stale: p.GetStale(), External: p.GetExternal(),
 	}
 	return e, e.Validate()
 }
@@ -90,100 +90,8 @@ func EndpointFrom(p *typev1.Endpoint) (ax.Endpoint, error) {
 func Endpoint(e ax.Endpoint) *typev1.Endpoint {
 	return &typev1.Endpoint{
 		Id: string(e.ID), AppId: string(e.App), Node: string(e.Node), Cluster: e.Cluster, Protocol: Protocol(e.Proto),
-		ServiceAddress: AddrPort(e.Service), HostAddress: AddrPort(e.Host), Labels: e.Labels, Name: e.Name, Stale: e.Stale,
+		ServiceAddress: AddrPort(e.Service), HostAddress: AddrPort(e.Host), Labels: e.Labels, Name: e.Name, Stale: e.Stale, External: e.External,
 	}
-}
-
-// VirtualServiceFrom reads a virtual service; its address may be missing.
-func VirtualServiceFrom(p *typev1.VirtualService) (ax.VirtualService, error) {
-	if p.GetName() == "" {
-		return ax.VirtualService{}, errors.New("virtual_service.name: missing")
-	}
-	b, err := BalancerFrom(p.GetBalancer())
-	if err != nil {
-		return ax.VirtualService{}, fmt.Errorf("virtual_service.%w", err)
-	}
-	v := ax.VirtualService{Name: p.GetName(), Balancer: b}
-	if p.GetIp() != "" {
-		if v.Addr, err = AddrFrom("virtual_service.ip", p.GetIp()); err != nil {
-			return ax.VirtualService{}, err
-		}
-	}
-	for _, m := range p.GetPorts() {
-		vp, err1 := PortFrom("virtual_service.ports.virtual_port", m.GetVirtualPort())
-		bp, err2 := PortFrom("virtual_service.ports.backend_port", m.GetBackendPort())
-		if err := errors.Join(err1, err2); err != nil {
-			return ax.VirtualService{}, err
-		}
-		if vp == 0 || bp == 0 {
-			return ax.VirtualService{}, errors.New("virtual_service.ports: port 0")
-		}
-		v.Ports = append(v.Ports, ax.PortMapping{Virtual: vp, Backend: bp})
-	}
-	for _, s := range p.GetBackends() {
-		a, err := AddrFrom("virtual_service.backends", s)
-		if err != nil {
-			return ax.VirtualService{}, err
-		}
-		v.Backends = append(v.Backends, a)
-	}
-	return v, nil
-}
-
-// VirtualService writes a virtual service.
-func VirtualService(v ax.VirtualService) *typev1.VirtualService {
-	p := &typev1.VirtualService{Name: v.Name, Balancer: Balancer(v.Balancer)}
-	if v.Addr.IsValid() {
-		p.Ip = v.Addr.String()
-	}
-	for _, m := range v.Ports {
-		p.Ports = append(p.Ports, &typev1.PortMapping{VirtualPort: uint32(m.Virtual), BackendPort: uint32(m.Backend)})
-	}
-	for _, a := range v.Backends {
-		p.Backends = append(p.Backends, a.String())
-	}
-	return p
-}
-
-// PolicyFrom reads a policy.
-func PolicyFrom(p *typev1.Policy) (ax.Policy, error) {
-	if p.GetName() == "" {
-		return ax.Policy{}, errors.New("policy.name: missing")
-	}
-	out := ax.Policy{Name: p.GetName(), From: p.GetFrom(), To: p.GetTo()}
-	switch p.GetAction() {
-	case typev1.PolicyAction_POLICY_ACTION_ALLOW:
-		out.Action = ax.PolicyAllow
-	case typev1.PolicyAction_POLICY_ACTION_DENY:
-		out.Action = ax.PolicyDeny
-	default:
-		return ax.Policy{}, fmt.Errorf("policy.action: %s is not one", p.GetAction())
-	}
-	for _, s := range []ax.Labels{out.From, out.To} {
-		if err := s.Validate(); err != nil {
-			return ax.Policy{}, fmt.Errorf("policy selector: %w", err)
-		}
-	}
-	for _, n := range p.GetPorts() {
-		port, err := PortFrom("policy.ports", n)
-		if err != nil {
-			return ax.Policy{}, err
-		}
-		out.Ports = append(out.Ports, port)
-	}
-	return out, nil
-}
-
-// Policy writes a policy.
-func Policy(in ax.Policy) *typev1.Policy {
-	p := &typev1.Policy{Name: in.Name, From: in.From, To: in.To, Action: typev1.PolicyAction_POLICY_ACTION_ALLOW}
-	if in.Action == ax.PolicyDeny {
-		p.Action = typev1.PolicyAction_POLICY_ACTION_DENY
-	}
-	for _, n := range in.Ports {
-		p.Ports = append(p.Ports, uint32(n))
-	}
-	return p
 }
 
 // ClaimFrom reads a claim.

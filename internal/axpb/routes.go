@@ -86,16 +86,23 @@ func (w *routesWriter) write(d route.Delta) bool {
 func (w *routesWriter) service(svc route.Service) bool {
 	var part *routerv1.Service
 	var in *routerv1.WatchRoutesResponse // the message that part belongs to
+	weights := svc.Weights
 	return each(svc.Endpoints, func(e *ax.Endpoint) bool {
 		bytes := 0
 		if in != w.msg {
 			in = w.msg
-			part = &routerv1.Service{Protocol: Protocol(svc.Key.Proto), Address: AddrPort(svc.Key.Addr), Balancer: Balancer(svc.Balancer)}
+			part = &routerv1.Service{
+				Protocol: Protocol(svc.Key.Proto), Address: AddrPort(svc.Key.Addr), Balancer: Balancer(svc.Balancer),
+				SessionAffinity: duration(svc.Affinity), SourceIp: optionalAddr(svc.Source),
+			}
 			w.msg.Upserts = append(w.msg.Upserts, part)
 			bytes = proto.Size(part)
 		}
 		p := Endpoint(*e)
 		part.Endpoints = append(part.Endpoints, p)
+		if len(weights) > 0 {
+			part.Weights, weights = append(part.Weights, uint32(weights[0])), weights[1:]
+		}
 		return w.added(bytes + proto.Size(p))
 	})
 }
@@ -190,7 +197,11 @@ func (r *RoutesReader) upsert(in *routerv1.Service) error {
 	}
 	d := r.pending
 	if last := len(d.Upserts) - 1; last >= 0 && d.Upserts[last].Key == svc.Key {
+		if (d.Upserts[last].Weights == nil) != (svc.Weights == nil) {
+			return fmt.Errorf("upserts.weights: only a part of the service at %s has some", svc.Key.Addr)
+		}
 		d.Upserts[last].Endpoints = append(d.Upserts[last].Endpoints, svc.Endpoints...)
+		d.Upserts[last].Weights = append(d.Upserts[last].Weights, svc.Weights...)
 		return nil
 	}
 	d.Upserts = append(d.Upserts, svc)
@@ -207,6 +218,21 @@ func serviceFrom(p *routerv1.Service) (route.Service, error) {
 		return route.Service{}, fmt.Errorf("upserts.%w", err)
 	}
 	svc := route.Service{Key: key, Balancer: balancer, Endpoints: make([]*ax.Endpoint, 0, len(p.GetEndpoints()))}
+	if svc.Affinity, err = durationFrom("upserts.session_affinity", p.GetSessionAffinity()); err != nil {
+		return route.Service{}, err
+	}
+	if svc.Source, err = optionalAddrFrom("upserts.source_ip", p.GetSourceIp()); err != nil {
+		return route.Service{}, err
+	}
+	if n := len(p.GetWeights()); n > 0 && n != len(p.GetEndpoints()) {
+		return route.Service{}, fmt.Errorf("upserts.weights: %d for %d endpoints", n, len(p.GetEndpoints()))
+	}
+	for _, w := range p.GetWeights() {
+		if w < 1 || w > ax.MaxWeight {
+			return route.Service{}, fmt.Errorf("upserts.weights: %d: want 1 to %d", w, ax.MaxWeight)
+		}
+		svc.Weights = append(svc.Weights, uint16(w))
+	}
 	for _, in := range p.GetEndpoints() {
 		e, err := EndpointFrom(in)
 		if err != nil {

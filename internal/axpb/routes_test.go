@@ -14,6 +14,7 @@ import (
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
 	typev1 "appswitch.io/proto/gen/appswitch/type/v1"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 func routesEndpoint(i int, labels ax.Labels) *ax.Endpoint {
@@ -25,9 +26,15 @@ func routesEndpoint(i int, labels ax.Labels) *ax.Endpoint {
 
 func routesService(i, endpoints int, labels ax.Labels) route.Service {
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 80)
-	s := route.Service{Key: route.ServiceKey{Proto: ax.UDP, Addr: addr}, Balancer: ax.RoundRobin}
+	s := route.Service{Key: route.ServiceKey{Proto: ax.UDP, Addr: addr}, Balancer: ax.BalancerType(1 + i%4)}
+	if i%3 == 2 {
+		s.Affinity, s.Source = time.Minute, netip.MustParseAddr("10.0.2.1")
+	}
 	for j := range endpoints {
 		s.Endpoints = append(s.Endpoints, routesEndpoint(j, labels))
+		if i%2 == 0 {
+			s.Weights = append(s.Weights, uint16(1+j%ax.MaxWeight))
+		}
 	}
 	return s
 }
@@ -134,12 +141,20 @@ func TestRoutesReaderRefuses(t *testing.T) {
 		"upserts.protocol":               func(m *routerv1.WatchRoutesResponse) { m.Upserts[0].Protocol = 9 },
 		"upserts.address":                func(m *routerv1.WatchRoutesResponse) { m.Upserts[0].Address = nil },
 		"upserts.balancer":               func(m *routerv1.WatchRoutesResponse) { m.Upserts[0].Balancer = 9 },
-		"host address":                   func(m *routerv1.WatchRoutesResponse) { m.Upserts[0].Endpoints[0].HostAddress.Port = 0 },
-		"removes.address":                func(m *routerv1.WatchRoutesResponse) { m.Removes = []*routerv1.ServiceKey{{Protocol: 1}} },
-		"claims":                         func(m *routerv1.WatchRoutesResponse) { m.Claims = []string{"x"} },
-		"released_claims":                func(m *routerv1.WatchRoutesResponse) { m.ReleasedClaims = []string{"fe80::1%eth0"} },
-		"node.ip":                        func(m *routerv1.WatchRoutesResponse) { m.Nodes = []*typev1.Node{{Name: "n"}} },
-		"policy.action":                  func(m *routerv1.WatchRoutesResponse) { m.Policies = []*typev1.Policy{{Name: "p"}} },
+		"upserts.source_ip":              func(m *routerv1.WatchRoutesResponse) { m.Upserts[0].SourceIp = "here" },
+		"upserts.session_affinity":       func(m *routerv1.WatchRoutesResponse) { m.Upserts[0].SessionAffinity = durationpb.New(-1) },
+		"2 for 1 endpoints":              func(m *routerv1.WatchRoutesResponse) { m.Upserts[0].Weights = []uint32{1, 1} },
+		"upserts.weights":                func(m *routerv1.WatchRoutesResponse) { m.Upserts[0].Weights = []uint32{1001} },
+		"only a part": func(m *routerv1.WatchRoutesResponse) {
+			m.Upserts = append(m.Upserts, proto.CloneOf(m.Upserts[0]))
+			m.Upserts[1].Weights = []uint32{1}
+		},
+		"host address":    func(m *routerv1.WatchRoutesResponse) { m.Upserts[0].Endpoints[0].HostAddress.Port = 0 },
+		"removes.address": func(m *routerv1.WatchRoutesResponse) { m.Removes = []*routerv1.ServiceKey{{Protocol: 1}} },
+		"claims":          func(m *routerv1.WatchRoutesResponse) { m.Claims = []string{"x"} },
+		"released_claims": func(m *routerv1.WatchRoutesResponse) { m.ReleasedClaims = []string{"fe80::1%eth0"} },
+		"node.ip":         func(m *routerv1.WatchRoutesResponse) { m.Nodes = []*typev1.Node{{Name: "n"}} },
+		"policy.action":   func(m *routerv1.WatchRoutesResponse) { m.Policies = []*typev1.Policy{{Name: "p"}} },
 	} {
 		r, m := &axpb.RoutesReader{}, good()
 		spoil(m)

@@ -70,12 +70,12 @@ func (e *editor) address(a netip.Addr, change func(*address)) {
 
 func (e *editor) putService(in Service) {
 	in.Key.Addr = plainAddrPort(in.Key.Addr)
-	in.Endpoints = canonical(in.Endpoints)
+	in = canonical(in)
 	e.removeService(in.Key)
 	if len(in.Endpoints) == 0 {
 		return
 	}
-	e.services.set(hashAddrPort(in.Key.Proto, in.Key.Addr), in.Key, &service{Service: in, group: newGroup(in.Endpoints)})
+	e.services.set(hashAddrPort(in.Key.Proto, in.Key.Addr), in.Key, newService(in))
 	e.address(in.Key.Addr.Addr(), func(entry *address) { entry.services++ })
 	for _, ep := range in.Endpoints {
 		e.addHost(hostRef{ep, in.Key})
@@ -106,11 +106,17 @@ func (e *editor) touchHost(ep *ax.Endpoint) (hostKey, []hostRef) {
 }
 
 func (e *editor) addHost(ref hostRef) {
+	if ref.endpoint.External {
+		return // whoever connects there directly leaves the cluster
+	}
 	key, refs := e.touchHost(ref.endpoint)
 	e.refs[key] = append(refs, ref)
 }
 
 func (e *editor) removeHost(ref hostRef) {
+	if ref.endpoint.External {
+		return
+	}
 	key, refs := e.touchHost(ref.endpoint)
 	e.refs[key] = slices.DeleteFunc(refs, func(r hostRef) bool { return compareRefs(r, ref) == 0 })
 }
@@ -191,11 +197,15 @@ func applyPolicies(old []*policy, d Delta) []*policy {
 	return out
 }
 
-// canonical returns endpoints sorted by id, without nil and duplicates; the input itself if it is so already.
-func canonical(in []*ax.Endpoint) []*ax.Endpoint {
+// canonical returns a service whose endpoints are sorted by id, without nil and duplicates, and whose weights are one
+// for each; the input itself if it is so already.
+func canonical(in Service) Service {
+	if len(in.Weights) != len(in.Endpoints) {
+		in.Weights = nil
+	}
 	sorted := true
-	for i, e := range in {
-		if e == nil || (i > 0 && in[i-1].ID >= e.ID) {
+	for i, e := range in.Endpoints {
+		if e == nil || (i > 0 && in.Endpoints[i-1].ID >= e.ID) {
 			sorted = false
 			break
 		}
@@ -203,7 +213,32 @@ func canonical(in []*ax.Endpoint) []*ax.Endpoint {
 	if sorted {
 		return in
 	}
-	out := slices.DeleteFunc(slices.Clone(in), func(e *ax.Endpoint) bool { return e == nil })
-	slices.SortStableFunc(out, func(a, b *ax.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
-	return slices.CompactFunc(out, func(a, b *ax.Endpoint) bool { return a.ID == b.ID })
+	type weighed struct {
+		endpoint *ax.Endpoint
+		weight   uint16
+	}
+	all := make([]weighed, 0, len(in.Endpoints))
+	for i, e := range in.Endpoints {
+		switch {
+		case e == nil:
+		case in.Weights == nil:
+			all = append(all, weighed{e, 1})
+		default:
+			all = append(all, weighed{e, in.Weights[i]})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b weighed) int { return cmp.Compare(a.endpoint.ID, b.endpoint.ID) })
+	all = slices.CompactFunc(all, func(a, b weighed) bool { return a.endpoint.ID == b.endpoint.ID })
+	weights := in.Weights != nil
+	in.Endpoints, in.Weights = make([]*ax.Endpoint, len(all)), nil
+	if weights {
+		in.Weights = make([]uint16, len(all))
+	}
+	for i, w := range all {
+		in.Endpoints[i] = w.endpoint
+		if weights {
+			in.Weights[i] = w.weight
+		}
+	}
+	return in
 }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/route"
@@ -97,7 +98,10 @@ func (g generator) labels() ax.Labels {
 }
 
 func (g generator) service(key route.ServiceKey) route.Service {
-	s := route.Service{Key: key, Balancer: ax.BalancerType(1 + g.IntN(2))}
+	s := route.Service{Key: key, Balancer: ax.BalancerType(1 + g.IntN(4)), Affinity: time.Duration(g.IntN(2)) * time.Minute}
+	if g.IntN(4) == 0 {
+		s.Source = g.addr()
+	}
 	for i := range g.IntN(5) {
 		if g.IntN(3) == 0 {
 			continue
@@ -106,6 +110,14 @@ func (g generator) service(key route.ServiceKey) route.Service {
 			ID: ax.EndpointID(fmt.Sprint("e", i)), Node: ax.NodeName(fmt.Sprint("n", g.IntN(3))), Proto: key.Proto, Service: g.key().Addr,
 			Host: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 2, byte(g.IntN(3))}), uint16(40000+g.IntN(4))), Labels: g.labels(), Stale: g.IntN(4) == 0,
 		})
+	}
+	if g.IntN(3) == 0 { // its id is after the others'
+		s.Endpoints = append(s.Endpoints, ax.ExternalEndpoint(key.Proto, g.key().Addr))
+	}
+	if g.IntN(2) == 0 {
+		for range s.Endpoints {
+			s.Weights = append(s.Weights, uint16(1+g.IntN(4)))
+		}
 	}
 	return s
 }
@@ -262,7 +274,7 @@ func FuzzApplyDecide(f *testing.F) {
 		g := generator{rand.New(rand.NewPCG(seed, 2))}
 		a, _ := netip.ParseAddrPort(dest) // an invalid one is of interest too
 		flow := ax.Flow{Labels: ax.Labels{key: "v0"}, Proto: ax.Protocol(seed % 4), Dest: a}
-		s, d := route.Empty(), route.NewDecider()
+		s, d := route.Empty(), route.NewDecider(route.Config{})
 		for i, step := range steps {
 			delta := g.delta(ax.Revision(i))
 			if step&1 != 0 { // a destination of the universe, or the fuzzer's own with a service

@@ -59,7 +59,7 @@ func BenchmarkDecide(b *testing.B) {
 		{"external", s, netip.MustParseAddrPort("93.184.216.34:443")},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			d := route.NewDecider()
+			d := route.NewDecider(route.Config{})
 			f := ax.Flow{App: "00000002", Labels: ax.DefaultLabels(), Proto: ax.TCP, Dest: c.dest}
 			b.ReportAllocs()
 			for b.Loop() {
@@ -71,7 +71,7 @@ func BenchmarkDecide(b *testing.B) {
 
 func BenchmarkDecideParallel(b *testing.B) {
 	s := route.Empty().Apply(bigTable(50000))
-	d := route.NewDecider()
+	d := route.NewDecider(route.Config{})
 	f := ax.Flow{Labels: ax.DefaultLabels(), Proto: ax.TCP, Dest: bigService(77, 0).Key.Addr}
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {

@@ -1,20 +1,45 @@
 package route
 
 import (
-	"math/rand/v2"
-	"slices"
+	"net/netip"
+	"time"
 
 	"appswitch.io/internal/ax"
 )
 
+// Load tells how busy endpoints are, as far as this node knows.
+type Load interface {
+	// Connections returns how many connections this node has to the endpoint at a real address. It is called within
+	// connects, once for each candidate, by any number of goroutines: it neither waits nor allocates.
+	Connections(proto ax.Protocol, host netip.AddrPort) int
+}
+
+// Config is what balancing works with. The zero Config is ready.
+type Config struct {
+	Load Load             // for LeastConn; nil: no endpoint has connections, so that weights alone decide
+	Now  func() time.Time // for session affinity; nil: time.Now
+}
+
 // Decider decides flows. It holds only the state of balancing, and is safe for concurrent use.
-type Decider struct{ turns turns }
+type Decider struct {
+	load       Load
+	now        func() time.Time
+	turns      turns
+	affinities affinities
+}
 
 // NewDecider returns a Decider.
-func NewDecider() *Decider { return &Decider{} }
+func NewDecider(cfg Config) *Decider {
+	d := &Decider{load: cfg.Load, now: cfg.Now}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	return d
+}
 
-// Overflows counts how often turns were forgotten because there were too many services; see [MaxTurns].
-func (d *Decider) Overflows() uint64 { return d.turns.overflows.Load() }
+// Overflows counts how often turns or affinities were forgotten because there were too many; see [MaxTurns] and
+// [MaxAffinities].
+func (d *Decider) Overflows() uint64 { return d.turns.overflows.Load() + d.affinities.overflows.Load() }
 
 // Decide says what happens to a flow. The rules, of which the first that applies decides:
 //
@@ -35,7 +60,7 @@ func (d *Decider) Decide(s *Snapshot, f ax.Flow, tried []ax.EndpointID) ax.Decis
 	if g == nil {
 		return otherwise
 	}
-	return d.choose(s, f.Labels, g, svc, tried)
+	return d.choose(s, f, g, svc, tried)
 }
 
 // find returns the endpoints at a destination, with their service unless it is a real address; or, with none, the
@@ -68,9 +93,9 @@ func (s *Snapshot) find(f ax.Flow) (*group, *service, ax.Decision) {
 }
 
 // choose balances over the endpoints of g that the client may reach.
-func (d *Decider) choose(s *Snapshot, client ax.Labels, g *group, svc *service, tried []ax.EndpointID) ax.Decision {
+func (d *Decider) choose(s *Snapshot, f ax.Flow, g *group, svc *service, tried []ax.EndpointID) ax.Decision {
 	var policyBuf [inlinePolicies]*policy
-	policies := matching(s.policies, client, policyBuf[:0])
+	policies := matching(s.policies, f.Labels, policyBuf[:0])
 	var bufs [2][inlineWords]uint64
 	first, last := makeMask(bufs[0][:], len(g.endpoints)), makeMask(bufs[1][:], len(g.endpoints))
 
@@ -78,7 +103,7 @@ func (d *Decider) choose(s *Snapshot, client ax.Labels, g *group, svc *service, 
 	var j judgement
 	for i, e := range g.endpoints {
 		if i == 0 || g.classOf[i] != g.classOf[i-1] {
-			j = judge(policies, client, &g.classes[g.classOf[i]])
+			j = judge(policies, f.Labels, &g.classes[g.classOf[i]])
 		}
 		if !j.ok {
 			if j.reason == ax.ReasonPolicyDeny && refusal.Policy == "" {
@@ -101,46 +126,16 @@ func (d *Decider) choose(s *Snapshot, client ax.Labels, g *group, svc *service, 
 		}
 		return refusal
 	}
-	i := d.pick(first, g, svc, tried)
-	if i < 0 {
-		i = d.pick(last, g, svc, tried)
-	}
+	i := d.balance(s, f, g, svc, first, last, tried)
 	if i < 0 {
 		return ax.Decision{Verdict: ax.Deny, Reason: ax.ReasonTried, Revision: s.revision}
 	}
 	if g.classOf[i] != g.classOf[len(g.classOf)-1] { // j is of the last
-		j = judge(policies, client, &g.classes[g.classOf[i]])
+		j = judge(policies, f.Labels, &g.classes[g.classOf[i]])
 	}
-	return ax.Decision{Verdict: ax.Allow, Reason: j.reason, Policy: j.policy, Endpoint: g.endpoints[i], Revision: s.revision}
-}
-
-// pick returns the balancer's choice among the candidates that have not been tried, or -1. In turn, a retry takes the
-// turn of the next connect, so that those left share evenly what a dead endpoint refuses.
-func (d *Decider) pick(candidates mask, g *group, svc *service, tried []ax.EndpointID) int {
-	n := candidates.count()
-	inTurn := svc != nil && svc.Balancer == ax.RoundRobin && n > 1
-	if !inTurn && len(tried) > 0 {
-		for i, e := range g.endpoints {
-			if slices.Contains(tried, e.ID) {
-				candidates.clear(i)
-			}
-		}
-		n = candidates.count()
+	out := ax.Decision{Verdict: ax.Allow, Reason: j.reason, Policy: j.policy, Endpoint: g.endpoints[i], Revision: s.revision}
+	if svc != nil {
+		out.Source = svc.Source
 	}
-	switch {
-	case n == 0:
-		return -1
-	case n == 1:
-		return candidates.nth(0)
-	case !inTurn:
-		return candidates.nth(int(rand.Uint64N(uint64(n))))
-	}
-	start := int(d.turns.next(svc.Key) % uint64(n))
-	for k := range n {
-		i := candidates.nth((start + k) % n)
-		if !slices.Contains(tried, g.endpoints[i].ID) {
-			return i
-		}
-	}
-	return -1
+	return out
 }

@@ -141,7 +141,7 @@ func TestDecide(t *testing.T) {
 			if c.udp {
 				f.Proto = ax.UDP
 			}
-			d := route.NewDecider()
+			d := route.NewDecider(route.Config{})
 			for range 5 { // whatever the turn
 				got := d.Decide(s, f, c.tried)
 				check := func(from string, got ax.Decision) {
@@ -165,13 +165,13 @@ func TestDecide(t *testing.T) {
 
 func TestDecideWithoutSnapshot(t *testing.T) {
 	f := ax.Flow{Labels: prod, Proto: ax.TCP, Dest: netip.MustParseAddrPort("1.1.1.1:80")}
-	if got := route.NewDecider().Decide(nil, f, nil); got.Verdict != ax.Deny || got.Reason != ax.ReasonNoSnapshot || got.ErrnoName() != "ENETDOWN" {
+	if got := route.NewDecider(route.Config{}).Decide(nil, f, nil); got.Verdict != ax.Deny || got.Reason != ax.ReasonNoSnapshot || got.ErrnoName() != "ENETDOWN" {
 		t.Fatalf("without a snapshot: %+v", got)
 	}
 	if got, candidates := route.Explain(nil, f); got.Reason != ax.ReasonNoSnapshot || candidates != nil {
 		t.Fatalf("explained without a snapshot: %+v %v", got, candidates)
 	}
-	if got := route.NewDecider().Decide(route.Empty(), f, nil); got.Verdict != ax.Passthrough {
+	if got := route.NewDecider(route.Config{}).Decide(route.Empty(), f, nil); got.Verdict != ax.Passthrough {
 		t.Fatalf("empty snapshot: %+v", got)
 	}
 }
@@ -278,7 +278,7 @@ func TestRoundRobin(t *testing.T) {
 	endpoints = append(endpoints, endpoint("x", "1.1.1.1:80", "10.0.2.1:40010", test))
 	other := service("1.1.1.2:80", ax.RoundRobin, endpoint("y", "1.1.1.2:80", "10.0.2.1:40011", prod), endpoint("z", "1.1.1.2:80", "10.0.2.1:40012", prod))
 	s := route.Empty().Apply(route.Delta{Upserts: []route.Service{service("1.1.1.1:80", ax.RoundRobin, endpoints...), other}})
-	d := route.NewDecider()
+	d := route.NewDecider(route.Config{})
 	for id, n := range balanced(t, d, s, "1.1.1.1:80", 400) {
 		if n != 100 {
 			t.Errorf("%s was chosen %d times of 400, want 100", id, n)
@@ -303,12 +303,12 @@ func TestRoundRobin(t *testing.T) {
 func TestRandom(t *testing.T) {
 	s := route.Empty().Apply(route.Delta{Upserts: []route.Service{service("1.1.1.1:80", ax.Random,
 		endpoint("a", "1.1.1.1:80", "10.0.2.1:1", prod), endpoint("b", "1.1.1.1:80", "10.0.2.2:1", prod), endpoint("c", "1.1.1.1:80", "10.0.2.3:1", prod))}})
-	for id, n := range balanced(t, route.NewDecider(), s, "1.1.1.1:80", 9000) {
+	for id, n := range balanced(t, route.NewDecider(route.Config{}), s, "1.1.1.1:80", 9000) {
 		if n < 2600 || n > 3400 { // nine standard deviations
 			t.Errorf("%s was chosen %d times of 9000", id, n)
 		}
 	}
-	for id, n := range balanced(t, route.NewDecider(), s, "1.1.1.1:80", 6000, "b") {
+	for id, n := range balanced(t, route.NewDecider(route.Config{}), s, "1.1.1.1:80", 6000, "b") {
 		if id == "b" || n < 2600 || n > 3400 {
 			t.Errorf("with b dead %s was chosen %d times of 6000", id, n)
 		}
@@ -318,7 +318,7 @@ func TestRandom(t *testing.T) {
 // TestTurnsAreShared: concurrent connects share the turns exactly, on one Decider without locks.
 func TestTurnsAreShared(t *testing.T) {
 	s := route.Empty().Apply(world())
-	d := route.NewDecider()
+	d := route.NewDecider(route.Config{})
 	var mu sync.Mutex // guards total
 	total := map[ax.EndpointID]int{}
 	var wg sync.WaitGroup
@@ -340,7 +340,7 @@ func TestTurnsAreShared(t *testing.T) {
 
 func TestDecideDoesNotAllocate(t *testing.T) {
 	s := route.Empty().Apply(bigTable(800))
-	d := route.NewDecider()
+	d := route.NewDecider(route.Config{})
 	f := ax.Flow{Labels: ax.DefaultLabels(), Proto: ax.TCP, Dest: bigService(7, 0).Key.Addr}
 	tried := []ax.EndpointID{bigService(7, 1).Endpoints[0].ID}
 	d.Decide(s, f, nil) // the service's first turn
@@ -360,11 +360,11 @@ func TestLargeServices(t *testing.T) {
 			svc.Endpoints = append(svc.Endpoints, endpoint(fmt.Sprintf("%05d", i), "1.1.1.1:80", fmt.Sprintf("10.0.2.1:%d", 1000+i), labels))
 		}
 		s := route.Empty().Apply(route.Delta{Upserts: []route.Service{svc}})
-		if got := balanced(t, route.NewDecider(), s, "1.1.1.1:80", n); len(got) != n {
+		if got := balanced(t, route.NewDecider(route.Config{}), s, "1.1.1.1:80", n); len(got) != n {
 			t.Errorf("%d endpoints: %d were chosen in as many turns", n, len(got))
 		}
 		one := ax.Flow{Labels: ax.Labels{"i": fmt.Sprint(n - 1)}, Proto: ax.TCP, Dest: svc.Key.Addr}
-		if got := route.NewDecider().Decide(s, one, nil); got.Endpoint == nil || got.Endpoint.ID != svc.Endpoints[n-1].ID {
+		if got := route.NewDecider(route.Config{}).Decide(s, one, nil); got.Endpoint == nil || got.Endpoint.ID != svc.Endpoints[n-1].ID {
 			t.Errorf("%d endpoints: the last by its label gave %+v", n, got)
 		}
 	}

@@ -13,7 +13,7 @@ type Candidate struct {
 // Explain decides a flow as [Decider.Decide] does and shows every endpoint that was looked at. Of several eligible
 // ones the decision names the first, whatever the balancer.
 func Explain(s *Snapshot, f ax.Flow) (ax.Decision, []Candidate) {
-	decision := NewDecider().Decide(s, f, nil)
+	decision := NewDecider(Config{}).Decide(s, f, nil)
 	if s == nil {
 		return decision, nil
 	}

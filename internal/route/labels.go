@@ -46,6 +46,8 @@ type class struct {
 	labels []label
 	set    ax.Labels // the same, as a set
 	port   uint16    // the service's own port, whatever address leads to it
+	// External endpoints carry no labels: whoever no policy refuses may reach them.
+	external bool
 }
 
 // group is a set of endpoints from which one is chosen.
@@ -67,11 +69,11 @@ func (g *group) class(e *ax.Endpoint) uint32 {
 	if len(g.classes) < maxClasses {
 		for i := range g.classes {
 			c := &g.classes[i]
-			if c.port == e.Service.Port() && len(c.labels) == len(e.Labels) && contained(c.labels, e.Labels) {
+			if c.port == e.Service.Port() && c.external == e.External && len(c.labels) == len(e.Labels) && contained(c.labels, e.Labels) {
 				return uint32(i)
 			}
 		}
 	}
-	g.classes = append(g.classes, class{labels: labelsOf(e.Labels), set: e.Labels, port: e.Service.Port()})
+	g.classes = append(g.classes, class{labels: labelsOf(e.Labels), set: e.Labels, port: e.Service.Port(), external: e.External})
 	return uint32(len(g.classes) - 1)
 }

@@ -20,6 +20,8 @@ func makeMask(buf []uint64, n int) mask {
 func (m mask) set(i int)   { m[i/64] |= 1 << (i % 64) }
 func (m mask) clear(i int) { m[i/64] &^= 1 << (i % 64) }
 
+func (m mask) has(i int) bool { return m[i/64]&(1<<(i%64)) != 0 }
+
 func (m mask) empty() bool {
 	for _, w := range m {
 		if w != 0 {

@@ -43,7 +43,7 @@ func matching(policies []*policy, client ax.Labels, buf []*policy) []*policy {
 }
 
 // judge is the whole of access control: deny policies win, then allow policies, else client and server must share a
-// label. It sees the endpoint's own service port, never the port by which the client came, so that no virtual
+// label. An address outside AppSwitch, which has none, is open to all that no policy refuses. It sees the endpoint's own service port, never the port by which the client came, so that no virtual
 // service and no host port leads around a policy.
 func judge(policies []*policy, client ax.Labels, c *class) judgement {
 	for _, p := range policies {
@@ -54,6 +54,9 @@ func judge(policies []*policy, client ax.Labels, c *class) judgement {
 			return judgement{false, ax.ReasonPolicyDeny, p.Name}
 		}
 		return judgement{true, ax.ReasonPolicyAllow, p.Name}
+	}
+	if c.external {
+		return judgement{true, ax.ReasonExternal, ""}
 	}
 	if shared(c.labels, client) {
 		return judgement{true, ax.ReasonLabels, ""}

@@ -8,6 +8,7 @@ package route
 import (
 	"cmp"
 	"net/netip"
+	"time"
 
 	"appswitch.io/internal/ax"
 )
@@ -28,6 +29,9 @@ type Service struct {
 	Key       ServiceKey
 	Balancer  ax.BalancerType
 	Endpoints []*ax.Endpoint // sorted by id
+	Weights   []uint16       // of Endpoints, in the same order, at least 1; nil: all the same
+	Affinity  time.Duration  // for how long after its last connect a client keeps its endpoint; 0: not at all
+	Source    netip.Addr     // address from which to connect; invalid: any
 }
 
 // Delta takes a Snapshot from one revision to another. A service without endpoints is as good as removed. A delta is

@@ -22,6 +22,16 @@ type Snapshot struct {
 type service struct {
 	Service
 	group
+	weights []uint32    // of endpoints, in lowest terms; nil: all the same
+	maglev  maglevTable // with that balancer
+}
+
+func newService(in Service) *service {
+	svc := &service{Service: in, group: newGroup(in.Endpoints), weights: lowestTerms(in.Weights)}
+	if in.Balancer == ax.Maglev {
+		svc.maglev = newMaglev(in.Endpoints, svc.weights)
+	}
+	return svc
 }
 
 // hostKey is a real address on a node.
@@ -146,6 +156,12 @@ const (
 )
 
 func (s *Snapshot) standing(e *ax.Endpoint) standing {
+	if e.External {
+		if g, _, d := s.find(ax.Flow{Proto: e.Proto, Dest: e.Host}); g != nil || d.Verdict != ax.Passthrough {
+			return gone // no way around the rules for an address that is not outside
+		}
+		return preferred
+	}
 	suspect := false
 	if len(s.suspects) > 0 {
 		_, suspect = s.suspects[e.Node]

@@ -319,7 +319,7 @@ func TestDiffAndApplyAgree(t *testing.T) {
 				{Value: ax.Node{Name: ax.NodeName(name), Version: version, Addr: addr(i)}},
 				{Value: ax.App{ID: ax.AppID(name), Name: version, Labels: ax.Labels{"k": version}}},
 				{Value: ax.Endpoint{ID: ax.EndpointID(name), Service: service, Name: version}},
-				{Value: ax.VirtualService{Name: name, Addr: addr(i), Backends: []netip.Addr{addr(i)}}},
+				{Value: ax.VirtualService{Name: name, Addr: addr(i), Backends: []ax.Backend{{Addr: addr(i), Weight: 1}}}},
 				{Value: ax.Policy{Name: name, Action: ax.PolicyDeny, Ports: []uint16{uint16(i)}}},
 				{Value: ax.Claim{Addr: addr(i), Name: version}},
 			}})

@@ -112,7 +112,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	s.driver = seccomp.New(seccomp.Config{NodeAddr: addr, AgentTimeout: cfg.AgentTimeout}, seccomp.Deps{
-		Log: deps.Log, Table: s.table, Ports: s.ports, Routes: s.routes, Decider: route.NewDecider(),
+		Log: deps.Log, Table: s.table, Ports: s.ports, Routes: s.routes, Decider: route.NewDecider(route.Config{}),
 		Publisher: s.publisher, Flows: s.flows, Resolver: resolver, Metrics: metrics, Relay: relay,
 	})
 	s.manager, err = attach.NewManager(attach.Config{

@@ -52,7 +52,7 @@ func TestSnapshotThenDeltas(t *testing.T) {
 	if third := n.next(); len(third.Removes) != 1 || len(third.Upserts) != 0 {
 		t.Errorf("delta %+v, want one removal", third)
 	}
-	at = r.registry.write(put(ax.VirtualService{Name: "v", Addr: netip.MustParseAddr("9.9.9.9"), Balancer: ax.RoundRobin, Backends: []netip.Addr{netip.MustParseAddr("1.1.1.1")}}))
+	at = r.registry.write(put(ax.VirtualService{Name: "v", Addr: netip.MustParseAddr("9.9.9.9"), Balancer: ax.RoundRobin, Backends: []ax.Backend{{Addr: netip.MustParseAddr("1.1.1.1"), Weight: 1}}}))
 	n.reach(at)
 	expect(t, n.snapshot, "1.1.1.1:80 00000001 00000003", "9.9.9.9:80 00000001 00000003")
 	if at = r.registry.write(put(ax.App{ID: "0000000a", Name: "x", Node: "n1", Addr: netip.MustParseAddr("1.1.1.1")})); n.next().Revision != at {

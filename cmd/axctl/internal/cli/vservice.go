@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"strings"
+	"time"
 
 	"appswitch.io/cmd/axctl/internal/daemon"
 	"appswitch.io/internal/ax"
@@ -46,10 +46,22 @@ func newCreateVirtualService(flags *clientFlags) *cobra.Command {
 		Short:   "Create a virtual service: an address and a name in front of services",
 		Long: `Create a virtual service: an address and a name that balance connections over services of the table.
 
-Backends are given by their addresses in the table (SERVICEADDR of 'ax get servers'), without ports. A backend that is not
-there yet is accepted: the virtual service reaches it as soon as it listens.`,
+Backends are given by their addresses in the table (SERVICEADDR of 'ax get servers'). Without a port, each is reached at the
+ports to which --ports maps. A backend that is not there yet is accepted: the virtual service reaches it as soon as it
+listens. IP:PORT is a service of the table as well or, while there is none, a server outside AppSwitch; IP:* is one outside
+at the ports to which --ports maps. A weight after '=' gives a backend a larger share of the connections.
+
+How a backend is chosen (--lbtype):
+  Random      at random
+  RoundRobin  in turn
+  LeastConn   the one to which this node has the fewest connections
+  Maglev      by the client's address, or application: the same one as long as it is there, whatever becomes of others`,
 		Example: `  ax create vservice --ip 1.1.1.1 --backends 10.0.2.15 --ports 80:8000 myvsvc
-  ax create vservice --backends 1.1.1.1,2.2.2.2 --lbtype RoundRobin web     an address is made up`,
+  ax create vservice --backends 1.1.1.1,2.2.2.2 --lbtype RoundRobin web     an address is made up
+  ax create vservice --backends 1.1.1.1=9,2.2.2.2=1 canary                  one connection in ten to 2.2.2.2
+  ax create vservice --backends 1.1.1.1,2.2.2.2 --affinity 10m shop         a client keeps its server
+  ax create vservice --ip 1.1.1.1 --backends 2.2.2.2 moved                  what was at 1.1.1.1 is now at 2.2.2.2
+  ax create vservice --backends 192.0.2.7:5432 --ports 5432 db              a database outside AppSwitch`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			service, err := v.virtualService(args[0])
@@ -104,60 +116,74 @@ func newDeleteVirtualService(flags *clientFlags) *cobra.Command {
 
 // virtualServiceFlags are the flags of `create vservice`.
 type virtualServiceFlags struct {
-	ip, balancer    string
-	backends, ports []string
+	ip, balancer, source string
+	backends, ports      []string
+	affinity             time.Duration
 }
 
 func (v *virtualServiceFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVar(&v.ip, "ip", "", "virtual `address`; made up if not given")
-	fs.StringVar(&v.balancer, "lbtype", ax.Random.String(), "how a backend is chosen: Random or RoundRobin")
-	fs.StringSliceVar(&v.backends, "backends", nil, "comma-separated `addresses` of services")
+	fs.StringVar(&v.balancer, "lbtype", ax.Random.String(), "how a backend is chosen: "+strings.Join(balancerNames(), ", "))
+	fs.StringSliceVar(&v.backends, "backends", nil, "comma-separated `addresses` of services, or IP:PORT and IP:* of servers outside, each with =WEIGHT if not 1")
 	fs.StringSliceVar(&v.ports, "ports", nil, "comma-separated list of `vport:port`, the virtual port and that of the backends; without it, every port of the backends")
-	daemon.AddUnavailable(fs, "external", "expose", "source-ip")
-	for _, name := range []string{"ip", "backends", "ports"} {
+	fs.DurationVar(&v.affinity, "affinity", 0, "send a client to the same server again until this `duration` after its last connect, such as 10m")
+	fs.StringVar(&v.source, "source-ip", "", "host `address` from which connections to backends are made")
+	daemon.AddUnavailable(fs, "external", "expose")
+	for _, name := range []string{"ip", "backends", "ports", "affinity", "source-ip"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
-	balancers := []string{ax.Random.String(), ax.RoundRobin.String()}
-	_ = cmd.RegisterFlagCompletionFunc("lbtype", cobra.FixedCompletions(balancers, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("lbtype", cobra.FixedCompletions(balancerNames(), cobra.ShellCompDirectiveNoFileComp))
+}
+
+func balancerNames() []string {
+	var names []string
+	for _, b := range ax.Balancers() {
+		names = append(names, b.String())
+	}
+	return names
 }
 
 // virtualService reads the flags; its errors name the flag.
 func (v *virtualServiceFlags) virtualService(name string) (ax.VirtualService, error) {
-	out := ax.VirtualService{Name: name}
-	if v.ip != "" {
-		addr, err := netip.ParseAddr(v.ip)
-		if err != nil || addr.Zone() != "" {
-			return out, fmt.Errorf("--ip %q: not an IP address", v.ip)
-		}
-		out.Addr = addr.Unmap()
+	out := ax.VirtualService{Name: name, Affinity: v.affinity}
+	var err error
+	if out.Addr, err = addressFlag("ip", v.ip); err != nil {
+		return out, err
 	}
-	switch {
-	case strings.EqualFold(v.balancer, ax.Random.String()):
-		out.Balancer = ax.Random
-	case strings.EqualFold(v.balancer, ax.RoundRobin.String()):
-		out.Balancer = ax.RoundRobin
-	default:
-		return out, fmt.Errorf("--lbtype %q: want %s or %s", v.balancer, ax.Random, ax.RoundRobin)
+	if out.Source, err = addressFlag("source-ip", v.source); err != nil {
+		return out, err
+	}
+	if out.Balancer, err = ax.ParseBalancer(v.balancer); err != nil {
+		return out, fmt.Errorf("--lbtype: %w%s", err, didYouMean("", v.balancer, balancerNames()))
 	}
 	for _, s := range v.backends {
-		addr, err := netip.ParseAddr(strings.TrimSpace(s))
-		if err != nil || addr.Zone() != "" {
-			return out, fmt.Errorf("--backends %q: want the IP address of a service in the table, without a port; --ports maps ports", s)
+		b, err := ax.ParseWeightedBackend(strings.TrimSpace(s))
+		if err != nil {
+			return out, fmt.Errorf("--backends: %w", err)
 		}
-		out.Backends = append(out.Backends, addr.Unmap())
+		out.Backends = append(out.Backends, b)
 	}
 	for _, s := range v.ports {
-		virtual, backend, two := strings.Cut(strings.TrimSpace(s), ":")
-		if !two {
-			backend = virtual
+		m, err := ax.ParsePortMapping(s)
+		if err != nil {
+			return out, fmt.Errorf("--ports: %w", err)
 		}
-		vp, err1 := strconv.ParseUint(virtual, 10, 16)
-		bp, err2 := strconv.ParseUint(backend, 10, 16)
-		if err1 != nil || err2 != nil || vp == 0 || bp == 0 {
-			return out, fmt.Errorf("--ports %q: want vport:port, such as 80:8000, of numbers from 1 to 65535", s)
-		}
-		out.Ports = append(out.Ports, ax.PortMapping{Virtual: uint16(vp), Backend: uint16(bp)})
+		out.Ports = append(out.Ports, m)
+	}
+	if err := out.Validate(); err != nil {
+		return out, fmt.Errorf("--%s", strings.NewReplacer("session_affinity", "affinity", "balancer", "lbtype").Replace(err.Error()))
 	}
 	return out, nil
+}
+
+func addressFlag(name, value string) (netip.Addr, error) {
+	if value == "" {
+		return netip.Addr{}, nil
+	}
+	addr, err := netip.ParseAddr(value)
+	if err != nil || addr.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("--%s %q: not an IP address", name, value)
+	}
+	return addr.Unmap(), nil
 }

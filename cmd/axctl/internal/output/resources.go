@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/internal/axpb"
 	gatewayv1 "appswitch.io/proto/gen/appswitch/gateway/v1"
 	nodeagentv1 "appswitch.io/proto/gen/appswitch/nodeagent/v1"
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
@@ -114,6 +115,14 @@ func VirtualServices(implied func(*typev1.VirtualService) bool) Columns[*typev1.
 			return "[" + strings.Join(ports, " ") + "]"
 		}},
 		{Name: "VSBACKENDIPS", Value: func(v *vservice) string { return "[" + strings.Join(v.GetBackends(), " ") + "]" }},
+		{Name: "WEIGHTS", Wide: true, Value: weights},
+		{Name: "AFFINITY", Wide: true, Value: func(v *vservice) string {
+			if v.GetSessionAffinity() == nil {
+				return ""
+			}
+			return v.GetSessionAffinity().AsDuration().String()
+		}},
+		{Name: "SOURCEIP", Wide: true, Value: (*vservice).GetSourceIp},
 		{Name: "IMPLIED", Wide: true, Value: func(v *vservice) string { return yesNo(implied(v)) }},
 	}
 }
@@ -143,15 +152,25 @@ func Proto(p typev1.Protocol) string {
 	return strings.ToLower(strings.TrimPrefix(p.String(), "PROTOCOL_"))
 }
 
-// Balancer writes a balancer type as --lbtype takes it.
+// Balancer writes a balancer type as --lbtype takes it; one of a newer daemon as it came.
 func Balancer(b typev1.BalancerType) string {
-	switch b {
-	case typev1.BalancerType_BALANCER_TYPE_UNSPECIFIED, typev1.BalancerType_BALANCER_TYPE_RANDOM:
-		return ax.Random.String()
-	case typev1.BalancerType_BALANCER_TYPE_ROUND_ROBIN:
-		return ax.RoundRobin.String()
+	known, err := axpb.BalancerFrom(b)
+	if err != nil {
+		return b.String()
 	}
-	return b.String()
+	return known.String()
+}
+
+// weights writes the weights of a virtual service's backends, in the order of the backends.
+func weights(v *typev1.VirtualService) string {
+	if len(v.GetWeights()) == 0 {
+		return ""
+	}
+	out := make([]string, len(v.GetBackends()))
+	for i, b := range v.GetBackends() {
+		out[i] = strconv.FormatUint(uint64(max(1, v.GetWeights()[b])), 10)
+	}
+	return "[" + strings.Join(out, " ") + "]"
 }
 
 func number(n int64) string {

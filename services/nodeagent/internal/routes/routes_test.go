@@ -322,7 +322,7 @@ func TestBackoff(t *testing.T) {
 
 func TestSuspect(t *testing.T) {
 	decide := func(g *rig) ax.Reason {
-		d := route.NewDecider().Decide(g.Snapshot(), ax.Flow{Labels: ax.DefaultLabels(), Proto: ax.TCP, Dest: netip.MustParseAddrPort("1.1.1.1:80")}, nil)
+		d := route.NewDecider(route.Config{}).Decide(g.Snapshot(), ax.Flow{Labels: ax.DefaultLabels(), Proto: ax.TCP, Dest: netip.MustParseAddrPort("1.1.1.1:80")}, nil)
 		return d.Reason
 	}
 	bubble(t, func(t *testing.T, g *rig) {

@@ -291,7 +291,7 @@ func TestVirtualServices(t *testing.T) {
 			resp, err := h.CreateVirtualService(soon(t), &registryv1.CreateVirtualServiceRequest{VirtualService: axpb.VirtualService(v)})
 			return resp.GetVirtualService(), err
 		}
-		made, err := create(ax.VirtualService{Name: "MyVsvc", Balancer: ax.RoundRobin, Backends: []netip.Addr{netip.MustParseAddr("1.1.1.1")}})
+		made, err := create(ax.VirtualService{Name: "MyVsvc", Balancer: ax.RoundRobin, Backends: []ax.Backend{{Addr: netip.MustParseAddr("1.1.1.1"), Weight: 1}}})
 		if err != nil || made.GetName() != "myvsvc" || !netip.MustParsePrefix("198.18.0.0/15").Contains(netip.MustParseAddr(made.GetIp())) {
 			t.Fatalf("created %v, error %v", made, err)
 		}

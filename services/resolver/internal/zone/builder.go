@@ -139,8 +139,8 @@ func (b *Builder) PutVirtualService(v ax.VirtualService) error {
 		return err
 	}
 	b.name(bare).vs[v.Name] = struct{}{}
-	for _, a := range v.Backends {
-		b.address(a).backendOf[v.Name] = struct{}{}
+	for _, backend := range v.Backends {
+		b.address(backend.Addr).backendOf[v.Name] = struct{}{}
 	}
 	return nil
 }
@@ -157,8 +157,8 @@ func (b *Builder) DeleteVirtualService(name string) {
 		return // it never contributed
 	}
 	delete(b.name(bare).vs, name)
-	for _, a := range v.Backends {
-		delete(b.address(a).backendOf, name)
+	for _, backend := range v.Backends {
+		delete(b.address(backend.Addr).backendOf, name)
 	}
 }
 
@@ -315,7 +315,7 @@ func (b *Builder) offered(v ax.VirtualService) []Service {
 	for _, m := range v.Ports {
 		found := false
 		for _, proto := range []ax.Protocol{ax.TCP, ax.UDP} {
-			if b.backed(v, proto, m.Backend) {
+			if b.backed(v, proto, m.Virtual) {
 				found = true
 				out = append(out, Service{Proto: proto, Addr: netip.AddrPortFrom(v.Addr, m.Virtual)})
 			}
@@ -327,20 +327,32 @@ func (b *Builder) offered(v ax.VirtualService) []Service {
 	if len(v.Ports) > 0 {
 		return out
 	}
-	for _, a := range v.Backends {
-		if at := b.addrs[a]; at != nil {
+	for _, backend := range v.Backends {
+		found := false
+		if at := b.addrs[backend.Addr]; at != nil {
 			for s := range at.services {
-				out = append(out, Service{Proto: s.Proto, Addr: netip.AddrPortFrom(v.Addr, s.Addr.Port())})
+				if port := s.Addr.Port(); backend.Port == 0 || backend.Port == port {
+					found = true
+					out = append(out, Service{Proto: s.Proto, Addr: netip.AddrPortFrom(v.Addr, port)})
+				}
 			}
+		}
+		if !found && backend.Port != 0 { // outside
+			out = append(out, Service{Proto: ax.TCP, Addr: netip.AddrPortFrom(v.Addr, backend.Port)})
 		}
 	}
 	return out
 }
 
-func (b *Builder) backed(v ax.VirtualService, proto ax.Protocol, port uint16) bool {
-	for _, a := range v.Backends {
-		if at := b.addrs[a]; at != nil {
-			if _, ok := at.services[Service{Proto: proto, Addr: netip.AddrPortFrom(a, port)}]; ok {
+// backed reports whether a backend speaks a protocol where a virtual port leads.
+func (b *Builder) backed(v ax.VirtualService, proto ax.Protocol, virtual uint16) bool {
+	for _, backend := range v.Backends {
+		at := b.addrs[backend.Addr]
+		if at == nil {
+			continue
+		}
+		for _, port := range v.BackendPorts(backend, virtual) {
+			if _, ok := at.services[Service{Proto: proto, Addr: netip.AddrPortFrom(backend.Addr, port)}]; ok {
 				return true
 			}
 		}

@@ -94,7 +94,7 @@ func TestRandomChanges(t *testing.T) {
 				delete(endpoints, id)
 				b.DeleteEndpoint(id)
 			case 3:
-				v := ax.VirtualService{Name: name(), Addr: addr(), Backends: []netip.Addr{addr(), addr()}}
+				v := ax.VirtualService{Name: name(), Addr: addr(), Backends: []ax.Backend{{Addr: addr(), Weight: 1}, {Addr: addr(), Port: uint16(r.IntN(2)) * 80, Weight: 1}}}
 				if r.IntN(2) == 0 {
 					v.Ports = []ax.PortMapping{{Virtual: 8080, Backend: 80}}
 				}

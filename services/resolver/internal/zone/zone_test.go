@@ -55,10 +55,10 @@ func build(t testing.TB) *Builder {
 		}
 	}
 	for _, v := range []ax.VirtualService{
-		{Name: "shop", Addr: netip.MustParseAddr("198.18.1.1"), Ports: []ax.PortMapping{{Virtual: 8080, Backend: 80}}, Backends: []netip.Addr{netip.MustParseAddr("198.18.0.1")}},
-		{Name: "all", Addr: netip.MustParseAddr("198.18.1.2"), Backends: []netip.Addr{netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("198.18.0.7")}},
-		{Name: "lonely", Addr: netip.MustParseAddr("198.18.1.3"), Ports: []ax.PortMapping{{Virtual: 1, Backend: 2}}, Backends: []netip.Addr{netip.MustParseAddr("203.0.113.9")}},
-		{Name: "unallocated", Backends: []netip.Addr{netip.MustParseAddr("198.18.0.1")}},
+		{Name: "shop", Addr: netip.MustParseAddr("198.18.1.1"), Ports: []ax.PortMapping{{Virtual: 8080, Backend: 80}}, Backends: []ax.Backend{{Addr: netip.MustParseAddr("198.18.0.1"), Weight: 1}}},
+		{Name: "all", Addr: netip.MustParseAddr("198.18.1.2"), Backends: []ax.Backend{{Addr: netip.MustParseAddr("198.18.0.1"), Weight: 1}, {Addr: netip.MustParseAddr("198.18.0.7"), Weight: 1}}},
+		{Name: "lonely", Addr: netip.MustParseAddr("198.18.1.3"), Ports: []ax.PortMapping{{Virtual: 1, Backend: 2}}, Backends: []ax.Backend{{Addr: netip.MustParseAddr("203.0.113.9"), Weight: 1}}},
+		{Name: "unallocated", Backends: []ax.Backend{{Addr: netip.MustParseAddr("198.18.0.1"), Weight: 1}}},
 	} {
 		if err := b.PutVirtualService(v); err != nil {
 			t.Fatal(err)

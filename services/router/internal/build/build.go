@@ -6,7 +6,6 @@
 package build
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -120,48 +119,49 @@ func (b *Builder) outputClaim(a netip.Addr, d *route.Delta) {
 	}
 }
 
-// resolve says which endpoints answer at an address. Where a virtual service covers the port, these are the endpoints
-// that listen at its backends' addresses, and only they: so a virtual service on the address of a running application
-// redirects it, unless it names that address as a backend as well. Elsewhere they are those that listen there. A
-// virtual service is never the backend of another.
+// resolve says which endpoints answer at an address. Where a virtual service covers the port, these are its backends',
+// and only they: so a virtual service on the address of a running application redirects it, unless it names that address
+// as a backend as well. Elsewhere they are those that listen there. A virtual service is never the backend of another.
 func (b *Builder) resolve(key route.ServiceKey) route.Service {
 	svc := route.Service{Key: key, Balancer: ax.Random}
-	found := map[ax.EndpointID]*ax.Endpoint{}
+	found := weighed{}
 	covered := false
 	for _, name := range slices.Sorted(maps.Keys(b.virtual[key.Addr.Addr()])) {
 		v := b.table.VirtualServices[name]
-		for _, port := range backendPorts(v, key.Addr.Port()) {
-			if !covered {
-				svc.Balancer = v.Balancer
-			}
-			covered = true
-			for _, backend := range v.Backends {
-				for id, e := range b.direct[route.ServiceKey{Proto: key.Proto, Addr: netip.AddrPortFrom(backend, port)}] {
-					found[id] = e
-				}
+		if !v.Covers(key.Addr.Port()) {
+			continue
+		}
+		if !covered { // the first by name speaks for all
+			svc.Balancer, svc.Affinity, svc.Source = v.Balancer, v.Affinity, v.Source
+		}
+		covered = true
+		for _, backend := range v.Backends {
+			for _, port := range v.BackendPorts(backend, key.Addr.Port()) {
+				b.addBackend(found, key.Proto, backend, port)
 			}
 		}
 	}
 	if !covered {
-		found = b.direct[key]
+		for _, e := range b.direct[key] {
+			found.add(e, 1)
+		}
 	}
-	for _, e := range found {
-		svc.Endpoints = append(svc.Endpoints, e)
-	}
-	slices.SortFunc(svc.Endpoints, func(x, y *ax.Endpoint) int { return cmp.Compare(x.ID, y.ID) })
+	svc.Endpoints, svc.Weights = found.list()
 	return svc
 }
 
-// backendPorts returns the ports to which a virtual service maps one of its own; none if it does not cover it.
-func backendPorts(v ax.VirtualService, port uint16) []uint16 {
-	if len(v.Ports) == 0 {
-		return []uint16{port}
+// addBackend adds the endpoints that a backend has at a port: those that listen there, or the address itself if it may
+// be outside AppSwitch.
+func (b *Builder) addBackend(found weighed, proto ax.Protocol, backend ax.Backend, port uint16) {
+	at := netip.AddrPortFrom(backend.Addr, port)
+	inside := b.direct[route.ServiceKey{Proto: proto, Addr: at}]
+	if backend.External {
+		inside = nil
 	}
-	var out []uint16
-	for _, m := range v.Ports {
-		if m.Virtual == port {
-			out = append(out, m.Backend)
-		}
+	for _, e := range inside {
+		found.add(e, backend.Weight)
 	}
-	return out
+	if len(inside) == 0 && (backend.External || backend.Port != 0) {
+		found.add(ax.ExternalEndpoint(proto, at), backend.Weight)
+	}
 }

@@ -26,7 +26,15 @@ func endpoint(id, service string) ax.Endpoint {
 func vservice(name, addr string, ports []ax.PortMapping, backends ...string) ax.VirtualService {
 	v := ax.VirtualService{Name: name, Addr: netip.MustParseAddr(addr), Balancer: ax.RoundRobin, Ports: ports}
 	for _, b := range backends {
-		v.Backends = append(v.Backends, netip.MustParseAddr(b))
+		text, weight, weighed := strings.Cut(b, "=")
+		backend, err := ax.ParseBackend(text)
+		if err != nil {
+			panic(err)
+		}
+		if weighed {
+			backend.Weight = uint16(weight[0] - '0')
+		}
+		v.Backends = append(v.Backends, backend)
 	}
 	return v
 }
@@ -72,8 +80,11 @@ func describe(d route.Delta) []string {
 	var out []string
 	for _, s := range d.Upserts {
 		text := fmt.Sprintf("%s/%s %s", s.Key.Addr, s.Key.Proto, s.Balancer)
-		for _, e := range s.Endpoints {
+		for i, e := range s.Endpoints {
 			text += " " + string(e.ID)
+			if s.Weights != nil {
+				text += fmt.Sprint("=", s.Weights[i])
+			}
 		}
 		out = append(out, text)
 	}
@@ -121,7 +132,16 @@ func TestServices(t *testing.T) {
 		{"addresses exchanged", []watch.Change{put(a), put(endpoint("n", "2.2.2.2:80"))}, []watch.Change{put(vservice("v", "1.1.1.1", nil, "2.2.2.2")), put(vservice("w", "2.2.2.2", nil, "1.1.1.1"))}, []string{"1.1.1.1:80/tcp RoundRobin n", "2.2.2.2:80/tcp RoundRobin a"}},
 		{"a vservice is no backend", []watch.Change{put(c), put(vservice("v", "9.9.9.9", nil, "2.2.2.2"))}, []watch.Change{put(vservice("w", "9.9.9.8", nil, "9.9.9.9"))}, nil},
 		{"two vservices on one address", []watch.Change{put(a), put(c)}, []watch.Change{put(vservice("v", "9.9.9.9", []ax.PortMapping{to(80, 80)}, "1.1.1.1")), put(vservice("w", "9.9.9.9", []ax.PortMapping{to(81, 8080)}, "2.2.2.2"))}, []string{"9.9.9.9:80/tcp RoundRobin a", "9.9.9.9:81/tcp RoundRobin c"}},
-		{"vservice without an address yet", []watch.Change{put(c)}, []watch.Change{put(ax.VirtualService{Name: "v", Backends: []netip.Addr{netip.MustParseAddr("2.2.2.2")}})}, nil},
+		{"backend with a port", []watch.Change{put(a), put(endpoint("n", "1.1.1.1:81"))}, []watch.Change{put(vservice("v", "9.9.9.9", nil, "1.1.1.1:81"))}, []string{"9.9.9.9:81/tcp RoundRobin n", "9.9.9.9:81/udp RoundRobin external/udp/1.1.1.1:81"}},
+		{"its port wins over the mapping", []watch.Change{put(a), put(c)}, []watch.Change{put(vservice("v", "9.9.9.9", []ax.PortMapping{to(443, 80)}, "1.1.1.1", "2.2.2.2:8080"))}, []string{"9.9.9.9:443/tcp RoundRobin a c", "9.9.9.9:443/udp RoundRobin external/udp/2.2.2.2:8080"}},
+		{"outside", nil, []watch.Change{put(vservice("v", "9.9.9.9", []ax.PortMapping{to(443, 80)}, "8.8.8.8:8443", "8.8.4.4:*"))}, []string{"9.9.9.9:443/tcp RoundRobin external/tcp/8.8.4.4:80 external/tcp/8.8.8.8:8443", "9.9.9.9:443/udp RoundRobin external/udp/8.8.4.4:80 external/udp/8.8.8.8:8443"}},
+		{"comes inside", []watch.Change{put(vservice("v", "9.9.9.9", nil, "2.2.2.2:8080"))}, []watch.Change{put(c)}, []string{"2.2.2.2:8080/tcp Random c", "9.9.9.9:8080/tcp RoundRobin c"}},
+		{"goes outside", []watch.Change{put(vservice("v", "9.9.9.9", nil, "2.2.2.2:8080")), put(c)}, []watch.Change{del(c)}, []string{"-2.2.2.2:8080/tcp", "9.9.9.9:8080/tcp RoundRobin external/tcp/2.2.2.2:8080"}},
+		{"outside leaves", []watch.Change{put(vservice("v", "9.9.9.9", nil, "8.8.8.8:80"))}, []watch.Change{del(vservice("v", "9.9.9.9", nil))}, []string{"-9.9.9.9:80/tcp", "-9.9.9.9:80/udp"}},
+		{"weights", []watch.Change{put(a), put(endpoint("b", "2.2.2.2:80"))}, []watch.Change{put(vservice("v", "9.9.9.9", nil, "1.1.1.1=3", "2.2.2.2"))}, []string{"9.9.9.9:80/tcp RoundRobin a=3 b=1"}},
+		{"equal weights are none", []watch.Change{put(a), put(endpoint("b", "2.2.2.2:80"))}, []watch.Change{put(vservice("v", "9.9.9.9", nil, "1.1.1.1=3", "2.2.2.2=3"))}, []string{"9.9.9.9:80/tcp RoundRobin a b"}},
+		{"the weight changes", []watch.Change{put(a), put(endpoint("b", "2.2.2.2:80")), put(vservice("v", "9.9.9.9", nil, "1.1.1.1=3", "2.2.2.2"))}, []watch.Change{put(vservice("v", "9.9.9.9", nil, "1.1.1.1", "2.2.2.2=2"))}, []string{"9.9.9.9:80/tcp RoundRobin a=1 b=2"}},
+		{"vservice without an address yet", []watch.Change{put(c)}, []watch.Change{put(ax.VirtualService{Name: "v", Backends: []ax.Backend{{Addr: netip.MustParseAddr("2.2.2.2"), Weight: 1}}})}, nil},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -185,12 +205,19 @@ func (u universe) change() watch.Change {
 		e.Service, e.Proto = netip.AddrPortFrom(u.addr(), uint16(80+u.IntN(3))), ax.Protocol(1+u.IntN(2))
 		v = e
 	case 2:
-		vs := ax.VirtualService{Name: fmt.Sprint("v", u.IntN(4)), Addr: u.addr(), Balancer: ax.BalancerType(1 + u.IntN(2))}
+		vs := ax.VirtualService{Name: fmt.Sprint("v", u.IntN(4)), Addr: u.addr(), Balancer: ax.BalancerType(1 + u.IntN(4))}
 		for range u.IntN(3) {
 			vs.Ports = append(vs.Ports, ax.PortMapping{Virtual: uint16(80 + u.IntN(3)), Backend: uint16(80 + u.IntN(3))})
 		}
 		for range u.IntN(3) {
-			vs.Backends = append(vs.Backends, u.addr())
+			backend := ax.Backend{Addr: u.addr(), Weight: uint16(1 + u.IntN(3))}
+			switch u.IntN(4) {
+			case 0:
+				backend.Port = uint16(80 + u.IntN(3))
+			case 1:
+				backend.External = true
+			}
+			vs.Backends = append(vs.Backends, backend)
 		}
 		v = vs
 	case 3:

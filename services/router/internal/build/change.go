@@ -23,6 +23,27 @@ func newTouched() touched {
 	return touched{map[route.ServiceKey]struct{}{}, map[netip.Addr]struct{}{}, map[ax.NodeName]struct{}{}, map[string]struct{}{}}
 }
 
+// touch notes services of a virtual service.
+func (t touched) touch(proto ax.Protocol, v ax.VirtualService, ports []uint16) {
+	for _, port := range ports {
+		t.services[route.ServiceKey{Proto: proto, Addr: netip.AddrPortFrom(v.Addr, port)}] = struct{}{}
+	}
+}
+
+// outsidePorts returns the ports at which a backend is reached even if nothing of the table listens there.
+func outsidePorts(v ax.VirtualService, backend ax.Backend) []uint16 {
+	if backend.Port != 0 {
+		return []uint16{backend.Port}
+	}
+	var out []uint16
+	for _, m := range v.Ports {
+		if backend.External {
+			out = append(out, m.Backend)
+		}
+	}
+	return out
+}
+
 // change takes one change into the table and the indexes and notes what it concerns. Records written again as they
 // were, as nodes do after an outage, concern nothing.
 func (b *Builder) change(c watch.Change, t touched) {
@@ -97,8 +118,10 @@ func (b *Builder) touch(key route.ServiceKey, t touched) {
 	t.services[key] = struct{}{}
 	for name := range b.backed[key.Addr.Addr()] {
 		v := b.table.VirtualServices[name]
-		for _, port := range virtualPorts(v, key.Addr.Port()) {
-			t.services[route.ServiceKey{Proto: key.Proto, Addr: netip.AddrPortFrom(v.Addr, port)}] = struct{}{}
+		for _, backend := range v.Backends {
+			if backend.Addr == key.Addr.Addr() {
+				t.touch(key.Proto, v, v.VirtualPorts(backend, key.Addr.Port()))
+			}
 		}
 	}
 }
@@ -108,8 +131,8 @@ func (b *Builder) addVirtualService(v ax.VirtualService, t touched) {
 		return // not allocated yet
 	}
 	b.virtual.add(v.Addr, v.Name)
-	for _, a := range v.Backends {
-		b.backed.add(a, v.Name)
+	for _, backend := range v.Backends {
+		b.backed.add(backend.Addr, v.Name)
 	}
 	b.touchVirtualService(v, t)
 }
@@ -120,8 +143,8 @@ func (b *Builder) removeVirtualService(name string, t touched) {
 		return
 	}
 	b.virtual.remove(v.Addr, name)
-	for _, a := range v.Backends {
-		b.backed.remove(a, name)
+	for _, backend := range v.Backends {
+		b.backed.remove(backend.Addr, name)
 	}
 	b.touchVirtualService(v, t)
 }
@@ -132,24 +155,13 @@ func (b *Builder) touchVirtualService(v ax.VirtualService, t touched) {
 	maps.Copy(t.services, b.ports[v.Addr])
 	maps.Copy(t.services, b.served[v.Addr])
 	for _, backend := range v.Backends {
-		for key := range b.ports[backend] {
-			for _, port := range virtualPorts(v, key.Addr.Port()) {
-				t.services[route.ServiceKey{Proto: key.Proto, Addr: netip.AddrPortFrom(v.Addr, port)}] = struct{}{}
+		for key := range b.ports[backend.Addr] {
+			t.touch(key.Proto, v, v.VirtualPorts(backend, key.Addr.Port()))
+		}
+		for _, port := range outsidePorts(v, backend) {
+			for _, proto := range []ax.Protocol{ax.TCP, ax.UDP} {
+				t.touch(proto, v, v.VirtualPorts(backend, port))
 			}
 		}
 	}
-}
-
-// virtualPorts returns the ports that a virtual service maps to one of its backends'.
-func virtualPorts(v ax.VirtualService, backend uint16) []uint16 {
-	if len(v.Ports) == 0 {
-		return []uint16{backend}
-	}
-	var out []uint16
-	for _, m := range v.Ports {
-		if m.Backend == backend {
-			out = append(out, m.Virtual)
-		}
-	}
-	return out
 }

@@ -62,7 +62,7 @@ type edition struct {
 // New returns a server that knows nothing yet.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		cfg: cfg, decider: route.NewDecider(), builder: build.New(), stopped: make(chan struct{}),
+		cfg: cfg, decider: route.NewDecider(route.Config{}), builder: build.New(), stopped: make(chan struct{}),
 		age: func() time.Duration { return 0 },
 	}
 	s.current.Store(&edition{replaced: make(chan struct{})})

@@ -94,6 +94,63 @@ func (Kind) EnumDescriptor() ([]byte, []int) {
 	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{0}
 }
 
+// ApplyOutcome is what applying did, or with dry_run would have done.
+type ApplyOutcome int32
+
+const (
+	// Not given; invalid.
+	ApplyOutcome_APPLY_OUTCOME_UNSPECIFIED ApplyOutcome = 0
+	// There was none of that name.
+	ApplyOutcome_APPLY_OUTCOME_CREATED ApplyOutcome = 1
+	// There was another one of that name.
+	ApplyOutcome_APPLY_OUTCOME_CONFIGURED ApplyOutcome = 2
+	// It was so already; nothing was written.
+	ApplyOutcome_APPLY_OUTCOME_UNCHANGED ApplyOutcome = 3
+)
+
+// Enum value maps for ApplyOutcome.
+var (
+	ApplyOutcome_name = map[int32]string{
+		0: "APPLY_OUTCOME_UNSPECIFIED",
+		1: "APPLY_OUTCOME_CREATED",
+		2: "APPLY_OUTCOME_CONFIGURED",
+		3: "APPLY_OUTCOME_UNCHANGED",
+	}
+	ApplyOutcome_value = map[string]int32{
+		"APPLY_OUTCOME_UNSPECIFIED": 0,
+		"APPLY_OUTCOME_CREATED":     1,
+		"APPLY_OUTCOME_CONFIGURED":  2,
+		"APPLY_OUTCOME_UNCHANGED":   3,
+	}
+)
+
+func (x ApplyOutcome) Enum() *ApplyOutcome {
+	p := new(ApplyOutcome)
+	*p = x
+	return p
+}
+
+func (x ApplyOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ApplyOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_appswitch_registry_v1_registry_proto_enumTypes[1].Descriptor()
+}
+
+func (ApplyOutcome) Type() protoreflect.EnumType {
+	return &file_appswitch_registry_v1_registry_proto_enumTypes[1]
+}
+
+func (x ApplyOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ApplyOutcome.Descriptor instead.
+func (ApplyOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{1}
+}
+
 // Record is one entry of the table.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1796,6 +1853,446 @@ func (x *DeleteVirtualServiceResponse) GetRevision() int64 {
 	return 0
 }
 
+// ApplyVirtualServiceRequest says how a virtual service is to be.
+type ApplyVirtualServiceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of it: what is left out gets its default, except an empty ip, which keeps the address that it has. Required.
+	VirtualService *v1.VirtualService `protobuf:"bytes,1,opt,name=virtual_service,json=virtualService,proto3" json:"virtual_service,omitempty"`
+	// Check everything and change nothing.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyVirtualServiceRequest) Reset() {
+	*x = ApplyVirtualServiceRequest{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyVirtualServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyVirtualServiceRequest) ProtoMessage() {}
+
+func (x *ApplyVirtualServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyVirtualServiceRequest.ProtoReflect.Descriptor instead.
+func (*ApplyVirtualServiceRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ApplyVirtualServiceRequest) GetVirtualService() *v1.VirtualService {
+	if x != nil {
+		return x.VirtualService
+	}
+	return nil
+}
+
+func (x *ApplyVirtualServiceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// ApplyVirtualServiceResponse tells what became of it.
+type ApplyVirtualServiceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is stored now; with dry_run as it would be, the ip empty if one would be made up.
+	VirtualService *v1.VirtualService `protobuf:"bytes,1,opt,name=virtual_service,json=virtualService,proto3" json:"virtual_service,omitempty"`
+	// As it was before; unset if there was none.
+	Previous *v1.VirtualService `protobuf:"bytes,2,opt,name=previous,proto3" json:"previous,omitempty"`
+	// What was done.
+	Outcome ApplyOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=appswitch.registry.v1.ApplyOutcome" json:"outcome,omitempty"`
+	// Revision of the table after it; 0 with dry_run.
+	Revision      int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyVirtualServiceResponse) Reset() {
+	*x = ApplyVirtualServiceResponse{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyVirtualServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyVirtualServiceResponse) ProtoMessage() {}
+
+func (x *ApplyVirtualServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyVirtualServiceResponse.ProtoReflect.Descriptor instead.
+func (*ApplyVirtualServiceResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ApplyVirtualServiceResponse) GetVirtualService() *v1.VirtualService {
+	if x != nil {
+		return x.VirtualService
+	}
+	return nil
+}
+
+func (x *ApplyVirtualServiceResponse) GetPrevious() *v1.VirtualService {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *ApplyVirtualServiceResponse) GetOutcome() ApplyOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return ApplyOutcome_APPLY_OUTCOME_UNSPECIFIED
+}
+
+func (x *ApplyVirtualServiceResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// ListPoliciesRequest asks for the policies.
+type ListPoliciesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesRequest) Reset() {
+	*x = ListPoliciesRequest{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesRequest) ProtoMessage() {}
+
+func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{33}
+}
+
+// ListPoliciesResponse carries the policies.
+type ListPoliciesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policies, by name.
+	Policies []*v1.Policy `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Revision of the table.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoliciesResponse) Reset() {
+	*x = ListPoliciesResponse{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoliciesResponse) ProtoMessage() {}
+
+func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListPoliciesResponse) GetPolicies() []*v1.Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *ListPoliciesResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// ApplyPolicyRequest says how a policy is to be.
+type ApplyPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of it: what is left out gets its default. Required.
+	Policy *v1.Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Check everything and change nothing.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyPolicyRequest) Reset() {
+	*x = ApplyPolicyRequest{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyPolicyRequest) ProtoMessage() {}
+
+func (x *ApplyPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ApplyPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ApplyPolicyRequest) GetPolicy() *v1.Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *ApplyPolicyRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// ApplyPolicyResponse tells what became of it.
+type ApplyPolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is stored now; with dry_run as it would be.
+	Policy *v1.Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// As it was before; unset if there was none.
+	Previous *v1.Policy `protobuf:"bytes,2,opt,name=previous,proto3" json:"previous,omitempty"`
+	// What was done.
+	Outcome ApplyOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=appswitch.registry.v1.ApplyOutcome" json:"outcome,omitempty"`
+	// Revision of the table after it; 0 with dry_run.
+	Revision      int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyPolicyResponse) Reset() {
+	*x = ApplyPolicyResponse{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyPolicyResponse) ProtoMessage() {}
+
+func (x *ApplyPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyPolicyResponse.ProtoReflect.Descriptor instead.
+func (*ApplyPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ApplyPolicyResponse) GetPolicy() *v1.Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *ApplyPolicyResponse) GetPrevious() *v1.Policy {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *ApplyPolicyResponse) GetOutcome() ApplyOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return ApplyOutcome_APPLY_OUTCOME_UNSPECIFIED
+}
+
+func (x *ApplyPolicyResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// DeletePolicyRequest asks to remove a policy.
+type DeletePolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name. Required.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePolicyRequest) Reset() {
+	*x = DeletePolicyRequest{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePolicyRequest) ProtoMessage() {}
+
+func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePolicyRequest.ProtoReflect.Descriptor instead.
+func (*DeletePolicyRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *DeletePolicyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// DeletePolicyResponse confirms the removal.
+type DeletePolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the table after it.
+	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePolicyResponse) Reset() {
+	*x = DeletePolicyResponse{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePolicyResponse) ProtoMessage() {}
+
+func (x *DeletePolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePolicyResponse.ProtoReflect.Descriptor instead.
+func (*DeletePolicyResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DeletePolicyResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_appswitch_registry_v1_registry_proto protoreflect.FileDescriptor
 
 const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
@@ -1884,6 +2381,30 @@ const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\x1bDeleteVirtualServiceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\":\n" +
 	"\x1cDeleteVirtualServiceResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x81\x01\n" +
+	"\x1aApplyVirtualServiceRequest\x12J\n" +
+	"\x0fvirtual_service\x18\x01 \x01(\v2!.appswitch.type.v1.VirtualServiceR\x0evirtualService\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x83\x02\n" +
+	"\x1bApplyVirtualServiceResponse\x12J\n" +
+	"\x0fvirtual_service\x18\x01 \x01(\v2!.appswitch.type.v1.VirtualServiceR\x0evirtualService\x12=\n" +
+	"\bprevious\x18\x02 \x01(\v2!.appswitch.type.v1.VirtualServiceR\bprevious\x12=\n" +
+	"\aoutcome\x18\x03 \x01(\x0e2#.appswitch.registry.v1.ApplyOutcomeR\aoutcome\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\"\x15\n" +
+	"\x13ListPoliciesRequest\"i\n" +
+	"\x14ListPoliciesResponse\x125\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x19.appswitch.type.v1.PolicyR\bpolicies\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"`\n" +
+	"\x12ApplyPolicyRequest\x121\n" +
+	"\x06policy\x18\x01 \x01(\v2\x19.appswitch.type.v1.PolicyR\x06policy\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xda\x01\n" +
+	"\x13ApplyPolicyResponse\x121\n" +
+	"\x06policy\x18\x01 \x01(\v2\x19.appswitch.type.v1.PolicyR\x06policy\x125\n" +
+	"\bprevious\x18\x02 \x01(\v2\x19.appswitch.type.v1.PolicyR\bprevious\x12=\n" +
+	"\aoutcome\x18\x03 \x01(\x0e2#.appswitch.registry.v1.ApplyOutcomeR\aoutcome\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\")\n" +
+	"\x13DeletePolicyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"2\n" +
+	"\x14DeletePolicyResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision*\x8f\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
@@ -1892,7 +2413,12 @@ const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\rKIND_ENDPOINT\x10\x03\x12\x18\n" +
 	"\x14KIND_VIRTUAL_SERVICE\x10\x04\x12\x0f\n" +
 	"\vKIND_POLICY\x10\x05\x12\x16\n" +
-	"\x12KIND_ADDRESS_CLAIM\x10\x062\xc3\v\n" +
+	"\x12KIND_ADDRESS_CLAIM\x10\x06*\x83\x01\n" +
+	"\fApplyOutcome\x12\x1d\n" +
+	"\x19APPLY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15APPLY_OUTCOME_CREATED\x10\x01\x12\x1c\n" +
+	"\x18APPLY_OUTCOME_CONFIGURED\x10\x02\x12\x1b\n" +
+	"\x17APPLY_OUTCOME_UNCHANGED\x10\x032\xf9\x0e\n" +
 	"\x0fRegistryService\x12a\n" +
 	"\n" +
 	"GrantLease\x12(.appswitch.registry.v1.GrantLeaseRequest\x1a).appswitch.registry.v1.GrantLeaseResponse\x12b\n" +
@@ -1908,7 +2434,11 @@ const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\x13ListVirtualServices\x121.appswitch.registry.v1.ListVirtualServicesRequest\x1a2.appswitch.registry.v1.ListVirtualServicesResponse\x12v\n" +
 	"\x11GetVirtualService\x12/.appswitch.registry.v1.GetVirtualServiceRequest\x1a0.appswitch.registry.v1.GetVirtualServiceResponse\x12\x7f\n" +
 	"\x14CreateVirtualService\x122.appswitch.registry.v1.CreateVirtualServiceRequest\x1a3.appswitch.registry.v1.CreateVirtualServiceResponse\x12\x7f\n" +
-	"\x14DeleteVirtualService\x122.appswitch.registry.v1.DeleteVirtualServiceRequest\x1a3.appswitch.registry.v1.DeleteVirtualServiceResponseB9Z7appswitch.io/proto/gen/appswitch/registry/v1;registryv1b\x06proto3"
+	"\x14DeleteVirtualService\x122.appswitch.registry.v1.DeleteVirtualServiceRequest\x1a3.appswitch.registry.v1.DeleteVirtualServiceResponse\x12|\n" +
+	"\x13ApplyVirtualService\x121.appswitch.registry.v1.ApplyVirtualServiceRequest\x1a2.appswitch.registry.v1.ApplyVirtualServiceResponse\x12g\n" +
+	"\fListPolicies\x12*.appswitch.registry.v1.ListPoliciesRequest\x1a+.appswitch.registry.v1.ListPoliciesResponse\x12d\n" +
+	"\vApplyPolicy\x12).appswitch.registry.v1.ApplyPolicyRequest\x1a*.appswitch.registry.v1.ApplyPolicyResponse\x12g\n" +
+	"\fDeletePolicy\x12*.appswitch.registry.v1.DeletePolicyRequest\x1a+.appswitch.registry.v1.DeletePolicyResponseB9Z7appswitch.io/proto/gen/appswitch/registry/v1;registryv1b\x06proto3"
 
 var (
 	file_appswitch_registry_v1_registry_proto_rawDescOnce sync.Once
@@ -1922,109 +2452,135 @@ func file_appswitch_registry_v1_registry_proto_rawDescGZIP() []byte {
 	return file_appswitch_registry_v1_registry_proto_rawDescData
 }
 
-var file_appswitch_registry_v1_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_appswitch_registry_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_appswitch_registry_v1_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_appswitch_registry_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_appswitch_registry_v1_registry_proto_goTypes = []any{
 	(Kind)(0),                            // 0: appswitch.registry.v1.Kind
-	(*Record)(nil),                       // 1: appswitch.registry.v1.Record
-	(*RecordKey)(nil),                    // 2: appswitch.registry.v1.RecordKey
-	(*Change)(nil),                       // 3: appswitch.registry.v1.Change
-	(*GrantLeaseRequest)(nil),            // 4: appswitch.registry.v1.GrantLeaseRequest
-	(*GrantLeaseResponse)(nil),           // 5: appswitch.registry.v1.GrantLeaseResponse
-	(*KeepLeaseRequest)(nil),             // 6: appswitch.registry.v1.KeepLeaseRequest
-	(*KeepLeaseResponse)(nil),            // 7: appswitch.registry.v1.KeepLeaseResponse
-	(*RevokeLeaseRequest)(nil),           // 8: appswitch.registry.v1.RevokeLeaseRequest
-	(*RevokeLeaseResponse)(nil),          // 9: appswitch.registry.v1.RevokeLeaseResponse
-	(*WriteRequest)(nil),                 // 10: appswitch.registry.v1.WriteRequest
-	(*WriteResponse)(nil),                // 11: appswitch.registry.v1.WriteResponse
-	(*ClaimAddressRequest)(nil),          // 12: appswitch.registry.v1.ClaimAddressRequest
-	(*ClaimAddressResponse)(nil),         // 13: appswitch.registry.v1.ClaimAddressResponse
-	(*ListRequest)(nil),                  // 14: appswitch.registry.v1.ListRequest
-	(*ListResponse)(nil),                 // 15: appswitch.registry.v1.ListResponse
-	(*WatchRequest)(nil),                 // 16: appswitch.registry.v1.WatchRequest
-	(*WatchResponse)(nil),                // 17: appswitch.registry.v1.WatchResponse
-	(*ListNodesRequest)(nil),             // 18: appswitch.registry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),            // 19: appswitch.registry.v1.ListNodesResponse
-	(*ListAppsRequest)(nil),              // 20: appswitch.registry.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),             // 21: appswitch.registry.v1.ListAppsResponse
-	(*ListEndpointsRequest)(nil),         // 22: appswitch.registry.v1.ListEndpointsRequest
-	(*ListEndpointsResponse)(nil),        // 23: appswitch.registry.v1.ListEndpointsResponse
-	(*ListVirtualServicesRequest)(nil),   // 24: appswitch.registry.v1.ListVirtualServicesRequest
-	(*ListVirtualServicesResponse)(nil),  // 25: appswitch.registry.v1.ListVirtualServicesResponse
-	(*GetVirtualServiceRequest)(nil),     // 26: appswitch.registry.v1.GetVirtualServiceRequest
-	(*GetVirtualServiceResponse)(nil),    // 27: appswitch.registry.v1.GetVirtualServiceResponse
-	(*CreateVirtualServiceRequest)(nil),  // 28: appswitch.registry.v1.CreateVirtualServiceRequest
-	(*CreateVirtualServiceResponse)(nil), // 29: appswitch.registry.v1.CreateVirtualServiceResponse
-	(*DeleteVirtualServiceRequest)(nil),  // 30: appswitch.registry.v1.DeleteVirtualServiceRequest
-	(*DeleteVirtualServiceResponse)(nil), // 31: appswitch.registry.v1.DeleteVirtualServiceResponse
-	(*v1.Node)(nil),                      // 32: appswitch.type.v1.Node
-	(*v1.App)(nil),                       // 33: appswitch.type.v1.App
-	(*v1.Endpoint)(nil),                  // 34: appswitch.type.v1.Endpoint
-	(*v1.VirtualService)(nil),            // 35: appswitch.type.v1.VirtualService
-	(*v1.Policy)(nil),                    // 36: appswitch.type.v1.Policy
-	(*v1.AddressClaim)(nil),              // 37: appswitch.type.v1.AddressClaim
-	(*durationpb.Duration)(nil),          // 38: google.protobuf.Duration
+	(ApplyOutcome)(0),                    // 1: appswitch.registry.v1.ApplyOutcome
+	(*Record)(nil),                       // 2: appswitch.registry.v1.Record
+	(*RecordKey)(nil),                    // 3: appswitch.registry.v1.RecordKey
+	(*Change)(nil),                       // 4: appswitch.registry.v1.Change
+	(*GrantLeaseRequest)(nil),            // 5: appswitch.registry.v1.GrantLeaseRequest
+	(*GrantLeaseResponse)(nil),           // 6: appswitch.registry.v1.GrantLeaseResponse
+	(*KeepLeaseRequest)(nil),             // 7: appswitch.registry.v1.KeepLeaseRequest
+	(*KeepLeaseResponse)(nil),            // 8: appswitch.registry.v1.KeepLeaseResponse
+	(*RevokeLeaseRequest)(nil),           // 9: appswitch.registry.v1.RevokeLeaseRequest
+	(*RevokeLeaseResponse)(nil),          // 10: appswitch.registry.v1.RevokeLeaseResponse
+	(*WriteRequest)(nil),                 // 11: appswitch.registry.v1.WriteRequest
+	(*WriteResponse)(nil),                // 12: appswitch.registry.v1.WriteResponse
+	(*ClaimAddressRequest)(nil),          // 13: appswitch.registry.v1.ClaimAddressRequest
+	(*ClaimAddressResponse)(nil),         // 14: appswitch.registry.v1.ClaimAddressResponse
+	(*ListRequest)(nil),                  // 15: appswitch.registry.v1.ListRequest
+	(*ListResponse)(nil),                 // 16: appswitch.registry.v1.ListResponse
+	(*WatchRequest)(nil),                 // 17: appswitch.registry.v1.WatchRequest
+	(*WatchResponse)(nil),                // 18: appswitch.registry.v1.WatchResponse
+	(*ListNodesRequest)(nil),             // 19: appswitch.registry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),            // 20: appswitch.registry.v1.ListNodesResponse
+	(*ListAppsRequest)(nil),              // 21: appswitch.registry.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),             // 22: appswitch.registry.v1.ListAppsResponse
+	(*ListEndpointsRequest)(nil),         // 23: appswitch.registry.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),        // 24: appswitch.registry.v1.ListEndpointsResponse
+	(*ListVirtualServicesRequest)(nil),   // 25: appswitch.registry.v1.ListVirtualServicesRequest
+	(*ListVirtualServicesResponse)(nil),  // 26: appswitch.registry.v1.ListVirtualServicesResponse
+	(*GetVirtualServiceRequest)(nil),     // 27: appswitch.registry.v1.GetVirtualServiceRequest
+	(*GetVirtualServiceResponse)(nil),    // 28: appswitch.registry.v1.GetVirtualServiceResponse
+	(*CreateVirtualServiceRequest)(nil),  // 29: appswitch.registry.v1.CreateVirtualServiceRequest
+	(*CreateVirtualServiceResponse)(nil), // 30: appswitch.registry.v1.CreateVirtualServiceResponse
+	(*DeleteVirtualServiceRequest)(nil),  // 31: appswitch.registry.v1.DeleteVirtualServiceRequest
+	(*DeleteVirtualServiceResponse)(nil), // 32: appswitch.registry.v1.DeleteVirtualServiceResponse
+	(*ApplyVirtualServiceRequest)(nil),   // 33: appswitch.registry.v1.ApplyVirtualServiceRequest
+	(*ApplyVirtualServiceResponse)(nil),  // 34: appswitch.registry.v1.ApplyVirtualServiceResponse
+	(*ListPoliciesRequest)(nil),          // 35: appswitch.registry.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),         // 36: appswitch.registry.v1.ListPoliciesResponse
+	(*ApplyPolicyRequest)(nil),           // 37: appswitch.registry.v1.ApplyPolicyRequest
+	(*ApplyPolicyResponse)(nil),          // 38: appswitch.registry.v1.ApplyPolicyResponse
+	(*DeletePolicyRequest)(nil),          // 39: appswitch.registry.v1.DeletePolicyRequest
+	(*DeletePolicyResponse)(nil),         // 40: appswitch.registry.v1.DeletePolicyResponse
+	(*v1.Node)(nil),                      // 41: appswitch.type.v1.Node
+	(*v1.App)(nil),                       // 42: appswitch.type.v1.App
+	(*v1.Endpoint)(nil),                  // 43: appswitch.type.v1.Endpoint
+	(*v1.VirtualService)(nil),            // 44: appswitch.type.v1.VirtualService
+	(*v1.Policy)(nil),                    // 45: appswitch.type.v1.Policy
+	(*v1.AddressClaim)(nil),              // 46: appswitch.type.v1.AddressClaim
+	(*durationpb.Duration)(nil),          // 47: google.protobuf.Duration
 }
 var file_appswitch_registry_v1_registry_proto_depIdxs = []int32{
-	32, // 0: appswitch.registry.v1.Record.node:type_name -> appswitch.type.v1.Node
-	33, // 1: appswitch.registry.v1.Record.app:type_name -> appswitch.type.v1.App
-	34, // 2: appswitch.registry.v1.Record.endpoint:type_name -> appswitch.type.v1.Endpoint
-	35, // 3: appswitch.registry.v1.Record.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	36, // 4: appswitch.registry.v1.Record.policy:type_name -> appswitch.type.v1.Policy
-	37, // 5: appswitch.registry.v1.Record.address_claim:type_name -> appswitch.type.v1.AddressClaim
+	41, // 0: appswitch.registry.v1.Record.node:type_name -> appswitch.type.v1.Node
+	42, // 1: appswitch.registry.v1.Record.app:type_name -> appswitch.type.v1.App
+	43, // 2: appswitch.registry.v1.Record.endpoint:type_name -> appswitch.type.v1.Endpoint
+	44, // 3: appswitch.registry.v1.Record.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	45, // 4: appswitch.registry.v1.Record.policy:type_name -> appswitch.type.v1.Policy
+	46, // 5: appswitch.registry.v1.Record.address_claim:type_name -> appswitch.type.v1.AddressClaim
 	0,  // 6: appswitch.registry.v1.RecordKey.kind:type_name -> appswitch.registry.v1.Kind
-	1,  // 7: appswitch.registry.v1.Change.put:type_name -> appswitch.registry.v1.Record
-	2,  // 8: appswitch.registry.v1.Change.delete:type_name -> appswitch.registry.v1.RecordKey
-	32, // 9: appswitch.registry.v1.GrantLeaseRequest.node:type_name -> appswitch.type.v1.Node
-	38, // 10: appswitch.registry.v1.GrantLeaseRequest.ttl:type_name -> google.protobuf.Duration
-	38, // 11: appswitch.registry.v1.GrantLeaseResponse.ttl:type_name -> google.protobuf.Duration
-	38, // 12: appswitch.registry.v1.KeepLeaseResponse.ttl:type_name -> google.protobuf.Duration
-	3,  // 13: appswitch.registry.v1.WriteRequest.changes:type_name -> appswitch.registry.v1.Change
-	37, // 14: appswitch.registry.v1.ClaimAddressResponse.claim:type_name -> appswitch.type.v1.AddressClaim
+	2,  // 7: appswitch.registry.v1.Change.put:type_name -> appswitch.registry.v1.Record
+	3,  // 8: appswitch.registry.v1.Change.delete:type_name -> appswitch.registry.v1.RecordKey
+	41, // 9: appswitch.registry.v1.GrantLeaseRequest.node:type_name -> appswitch.type.v1.Node
+	47, // 10: appswitch.registry.v1.GrantLeaseRequest.ttl:type_name -> google.protobuf.Duration
+	47, // 11: appswitch.registry.v1.GrantLeaseResponse.ttl:type_name -> google.protobuf.Duration
+	47, // 12: appswitch.registry.v1.KeepLeaseResponse.ttl:type_name -> google.protobuf.Duration
+	4,  // 13: appswitch.registry.v1.WriteRequest.changes:type_name -> appswitch.registry.v1.Change
+	46, // 14: appswitch.registry.v1.ClaimAddressResponse.claim:type_name -> appswitch.type.v1.AddressClaim
 	0,  // 15: appswitch.registry.v1.ListRequest.kinds:type_name -> appswitch.registry.v1.Kind
-	1,  // 16: appswitch.registry.v1.ListResponse.records:type_name -> appswitch.registry.v1.Record
+	2,  // 16: appswitch.registry.v1.ListResponse.records:type_name -> appswitch.registry.v1.Record
 	0,  // 17: appswitch.registry.v1.WatchRequest.kinds:type_name -> appswitch.registry.v1.Kind
-	3,  // 18: appswitch.registry.v1.WatchResponse.changes:type_name -> appswitch.registry.v1.Change
-	32, // 19: appswitch.registry.v1.ListNodesResponse.nodes:type_name -> appswitch.type.v1.Node
-	33, // 20: appswitch.registry.v1.ListAppsResponse.apps:type_name -> appswitch.type.v1.App
-	34, // 21: appswitch.registry.v1.ListEndpointsResponse.endpoints:type_name -> appswitch.type.v1.Endpoint
-	35, // 22: appswitch.registry.v1.ListVirtualServicesResponse.virtual_services:type_name -> appswitch.type.v1.VirtualService
-	35, // 23: appswitch.registry.v1.GetVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	35, // 24: appswitch.registry.v1.CreateVirtualServiceRequest.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	35, // 25: appswitch.registry.v1.CreateVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	4,  // 26: appswitch.registry.v1.RegistryService.GrantLease:input_type -> appswitch.registry.v1.GrantLeaseRequest
-	6,  // 27: appswitch.registry.v1.RegistryService.KeepLease:input_type -> appswitch.registry.v1.KeepLeaseRequest
-	8,  // 28: appswitch.registry.v1.RegistryService.RevokeLease:input_type -> appswitch.registry.v1.RevokeLeaseRequest
-	10, // 29: appswitch.registry.v1.RegistryService.Write:input_type -> appswitch.registry.v1.WriteRequest
-	12, // 30: appswitch.registry.v1.RegistryService.ClaimAddress:input_type -> appswitch.registry.v1.ClaimAddressRequest
-	14, // 31: appswitch.registry.v1.RegistryService.List:input_type -> appswitch.registry.v1.ListRequest
-	16, // 32: appswitch.registry.v1.RegistryService.Watch:input_type -> appswitch.registry.v1.WatchRequest
-	18, // 33: appswitch.registry.v1.RegistryService.ListNodes:input_type -> appswitch.registry.v1.ListNodesRequest
-	20, // 34: appswitch.registry.v1.RegistryService.ListApps:input_type -> appswitch.registry.v1.ListAppsRequest
-	22, // 35: appswitch.registry.v1.RegistryService.ListEndpoints:input_type -> appswitch.registry.v1.ListEndpointsRequest
-	24, // 36: appswitch.registry.v1.RegistryService.ListVirtualServices:input_type -> appswitch.registry.v1.ListVirtualServicesRequest
-	26, // 37: appswitch.registry.v1.RegistryService.GetVirtualService:input_type -> appswitch.registry.v1.GetVirtualServiceRequest
-	28, // 38: appswitch.registry.v1.RegistryService.CreateVirtualService:input_type -> appswitch.registry.v1.CreateVirtualServiceRequest
-	30, // 39: appswitch.registry.v1.RegistryService.DeleteVirtualService:input_type -> appswitch.registry.v1.DeleteVirtualServiceRequest
-	5,  // 40: appswitch.registry.v1.RegistryService.GrantLease:output_type -> appswitch.registry.v1.GrantLeaseResponse
-	7,  // 41: appswitch.registry.v1.RegistryService.KeepLease:output_type -> appswitch.registry.v1.KeepLeaseResponse
-	9,  // 42: appswitch.registry.v1.RegistryService.RevokeLease:output_type -> appswitch.registry.v1.RevokeLeaseResponse
-	11, // 43: appswitch.registry.v1.RegistryService.Write:output_type -> appswitch.registry.v1.WriteResponse
-	13, // 44: appswitch.registry.v1.RegistryService.ClaimAddress:output_type -> appswitch.registry.v1.ClaimAddressResponse
-	15, // 45: appswitch.registry.v1.RegistryService.List:output_type -> appswitch.registry.v1.ListResponse
-	17, // 46: appswitch.registry.v1.RegistryService.Watch:output_type -> appswitch.registry.v1.WatchResponse
-	19, // 47: appswitch.registry.v1.RegistryService.ListNodes:output_type -> appswitch.registry.v1.ListNodesResponse
-	21, // 48: appswitch.registry.v1.RegistryService.ListApps:output_type -> appswitch.registry.v1.ListAppsResponse
-	23, // 49: appswitch.registry.v1.RegistryService.ListEndpoints:output_type -> appswitch.registry.v1.ListEndpointsResponse
-	25, // 50: appswitch.registry.v1.RegistryService.ListVirtualServices:output_type -> appswitch.registry.v1.ListVirtualServicesResponse
-	27, // 51: appswitch.registry.v1.RegistryService.GetVirtualService:output_type -> appswitch.registry.v1.GetVirtualServiceResponse
-	29, // 52: appswitch.registry.v1.RegistryService.CreateVirtualService:output_type -> appswitch.registry.v1.CreateVirtualServiceResponse
-	31, // 53: appswitch.registry.v1.RegistryService.DeleteVirtualService:output_type -> appswitch.registry.v1.DeleteVirtualServiceResponse
-	40, // [40:54] is the sub-list for method output_type
-	26, // [26:40] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	4,  // 18: appswitch.registry.v1.WatchResponse.changes:type_name -> appswitch.registry.v1.Change
+	41, // 19: appswitch.registry.v1.ListNodesResponse.nodes:type_name -> appswitch.type.v1.Node
+	42, // 20: appswitch.registry.v1.ListAppsResponse.apps:type_name -> appswitch.type.v1.App
+	43, // 21: appswitch.registry.v1.ListEndpointsResponse.endpoints:type_name -> appswitch.type.v1.Endpoint
+	44, // 22: appswitch.registry.v1.ListVirtualServicesResponse.virtual_services:type_name -> appswitch.type.v1.VirtualService
+	44, // 23: appswitch.registry.v1.GetVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	44, // 24: appswitch.registry.v1.CreateVirtualServiceRequest.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	44, // 25: appswitch.registry.v1.CreateVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	44, // 26: appswitch.registry.v1.ApplyVirtualServiceRequest.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	44, // 27: appswitch.registry.v1.ApplyVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	44, // 28: appswitch.registry.v1.ApplyVirtualServiceResponse.previous:type_name -> appswitch.type.v1.VirtualService
+	1,  // 29: appswitch.registry.v1.ApplyVirtualServiceResponse.outcome:type_name -> appswitch.registry.v1.ApplyOutcome
+	45, // 30: appswitch.registry.v1.ListPoliciesResponse.policies:type_name -> appswitch.type.v1.Policy
+	45, // 31: appswitch.registry.v1.ApplyPolicyRequest.policy:type_name -> appswitch.type.v1.Policy
+	45, // 32: appswitch.registry.v1.ApplyPolicyResponse.policy:type_name -> appswitch.type.v1.Policy
+	45, // 33: appswitch.registry.v1.ApplyPolicyResponse.previous:type_name -> appswitch.type.v1.Policy
+	1,  // 34: appswitch.registry.v1.ApplyPolicyResponse.outcome:type_name -> appswitch.registry.v1.ApplyOutcome
+	5,  // 35: appswitch.registry.v1.RegistryService.GrantLease:input_type -> appswitch.registry.v1.GrantLeaseRequest
+	7,  // 36: appswitch.registry.v1.RegistryService.KeepLease:input_type -> appswitch.registry.v1.KeepLeaseRequest
+	9,  // 37: appswitch.registry.v1.RegistryService.RevokeLease:input_type -> appswitch.registry.v1.RevokeLeaseRequest
+	11, // 38: appswitch.registry.v1.RegistryService.Write:input_type -> appswitch.registry.v1.WriteRequest
+	13, // 39: appswitch.registry.v1.RegistryService.ClaimAddress:input_type -> appswitch.registry.v1.ClaimAddressRequest
+	15, // 40: appswitch.registry.v1.RegistryService.List:input_type -> appswitch.registry.v1.ListRequest
+	17, // 41: appswitch.registry.v1.RegistryService.Watch:input_type -> appswitch.registry.v1.WatchRequest
+	19, // 42: appswitch.registry.v1.RegistryService.ListNodes:input_type -> appswitch.registry.v1.ListNodesRequest
+	21, // 43: appswitch.registry.v1.RegistryService.ListApps:input_type -> appswitch.registry.v1.ListAppsRequest
+	23, // 44: appswitch.registry.v1.RegistryService.ListEndpoints:input_type -> appswitch.registry.v1.ListEndpointsRequest
+	25, // 45: appswitch.registry.v1.RegistryService.ListVirtualServices:input_type -> appswitch.registry.v1.ListVirtualServicesRequest
+	27, // 46: appswitch.registry.v1.RegistryService.GetVirtualService:input_type -> appswitch.registry.v1.GetVirtualServiceRequest
+	29, // 47: appswitch.registry.v1.RegistryService.CreateVirtualService:input_type -> appswitch.registry.v1.CreateVirtualServiceRequest
+	31, // 48: appswitch.registry.v1.RegistryService.DeleteVirtualService:input_type -> appswitch.registry.v1.DeleteVirtualServiceRequest
+	33, // 49: appswitch.registry.v1.RegistryService.ApplyVirtualService:input_type -> appswitch.registry.v1.ApplyVirtualServiceRequest
+	35, // 50: appswitch.registry.v1.RegistryService.ListPolicies:input_type -> appswitch.registry.v1.ListPoliciesRequest
+	37, // 51: appswitch.registry.v1.RegistryService.ApplyPolicy:input_type -> appswitch.registry.v1.ApplyPolicyRequest
+	39, // 52: appswitch.registry.v1.RegistryService.DeletePolicy:input_type -> appswitch.registry.v1.DeletePolicyRequest
+	6,  // 53: appswitch.registry.v1.RegistryService.GrantLease:output_type -> appswitch.registry.v1.GrantLeaseResponse
+	8,  // 54: appswitch.registry.v1.RegistryService.KeepLease:output_type -> appswitch.registry.v1.KeepLeaseResponse
+	10, // 55: appswitch.registry.v1.RegistryService.RevokeLease:output_type -> appswitch.registry.v1.RevokeLeaseResponse
+	12, // 56: appswitch.registry.v1.RegistryService.Write:output_type -> appswitch.registry.v1.WriteResponse
+	14, // 57: appswitch.registry.v1.RegistryService.ClaimAddress:output_type -> appswitch.registry.v1.ClaimAddressResponse
+	16, // 58: appswitch.registry.v1.RegistryService.List:output_type -> appswitch.registry.v1.ListResponse
+	18, // 59: appswitch.registry.v1.RegistryService.Watch:output_type -> appswitch.registry.v1.WatchResponse
+	20, // 60: appswitch.registry.v1.RegistryService.ListNodes:output_type -> appswitch.registry.v1.ListNodesResponse
+	22, // 61: appswitch.registry.v1.RegistryService.ListApps:output_type -> appswitch.registry.v1.ListAppsResponse
+	24, // 62: appswitch.registry.v1.RegistryService.ListEndpoints:output_type -> appswitch.registry.v1.ListEndpointsResponse
+	26, // 63: appswitch.registry.v1.RegistryService.ListVirtualServices:output_type -> appswitch.registry.v1.ListVirtualServicesResponse
+	28, // 64: appswitch.registry.v1.RegistryService.GetVirtualService:output_type -> appswitch.registry.v1.GetVirtualServiceResponse
+	30, // 65: appswitch.registry.v1.RegistryService.CreateVirtualService:output_type -> appswitch.registry.v1.CreateVirtualServiceResponse
+	32, // 66: appswitch.registry.v1.RegistryService.DeleteVirtualService:output_type -> appswitch.registry.v1.DeleteVirtualServiceResponse
+	34, // 67: appswitch.registry.v1.RegistryService.ApplyVirtualService:output_type -> appswitch.registry.v1.ApplyVirtualServiceResponse
+	36, // 68: appswitch.registry.v1.RegistryService.ListPolicies:output_type -> appswitch.registry.v1.ListPoliciesResponse
+	38, // 69: appswitch.registry.v1.RegistryService.ApplyPolicy:output_type -> appswitch.registry.v1.ApplyPolicyResponse
+	40, // 70: appswitch.registry.v1.RegistryService.DeletePolicy:output_type -> appswitch.registry.v1.DeletePolicyResponse
+	53, // [53:71] is the sub-list for method output_type
+	35, // [35:53] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_registry_v1_registry_proto_init() }
@@ -2049,8 +2605,8 @@ func file_appswitch_registry_v1_registry_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_appswitch_registry_v1_registry_proto_rawDesc), len(file_appswitch_registry_v1_registry_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   31,
+			NumEnums:      2,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,10 @@ const (
 	RegistryService_GetVirtualService_FullMethodName    = "/appswitch.registry.v1.RegistryService/GetVirtualService"
 	RegistryService_CreateVirtualService_FullMethodName = "/appswitch.registry.v1.RegistryService/CreateVirtualService"
 	RegistryService_DeleteVirtualService_FullMethodName = "/appswitch.registry.v1.RegistryService/DeleteVirtualService"
+	RegistryService_ApplyVirtualService_FullMethodName  = "/appswitch.registry.v1.RegistryService/ApplyVirtualService"
+	RegistryService_ListPolicies_FullMethodName         = "/appswitch.registry.v1.RegistryService/ListPolicies"
+	RegistryService_ApplyPolicy_FullMethodName          = "/appswitch.registry.v1.RegistryService/ApplyPolicy"
+	RegistryService_DeletePolicy_FullMethodName         = "/appswitch.registry.v1.RegistryService/DeletePolicy"
 )
 
 // RegistryServiceClient is the client API for RegistryService service.
@@ -76,6 +80,14 @@ type RegistryServiceClient interface {
 	CreateVirtualService(ctx context.Context, in *CreateVirtualServiceRequest, opts ...grpc.CallOption) (*CreateVirtualServiceResponse, error)
 	// DeleteVirtualService removes a virtual service, or fails with NOT_FOUND.
 	DeleteVirtualService(ctx context.Context, in *DeleteVirtualServiceRequest, opts ...grpc.CallOption) (*DeleteVirtualServiceResponse, error)
+	// ApplyVirtualService creates a virtual service, or makes the one of that name what the request says. Idempotent.
+	ApplyVirtualService(ctx context.Context, in *ApplyVirtualServiceRequest, opts ...grpc.CallOption) (*ApplyVirtualServiceResponse, error)
+	// ListPolicies returns the policies, by name.
+	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
+	// ApplyPolicy creates a policy, or makes the one of that name what the request says. Idempotent.
+	ApplyPolicy(ctx context.Context, in *ApplyPolicyRequest, opts ...grpc.CallOption) (*ApplyPolicyResponse, error)
+	// DeletePolicy removes a policy, or fails with NOT_FOUND.
+	DeletePolicy(ctx context.Context, in *DeletePolicyRequest, opts ...grpc.CallOption) (*DeletePolicyResponse, error)
 }
 
 type registryServiceClient struct {
@@ -238,6 +250,46 @@ func (c *registryServiceClient) DeleteVirtualService(ctx context.Context, in *De
 	return out, nil
 }
 
+func (c *registryServiceClient) ApplyVirtualService(ctx context.Context, in *ApplyVirtualServiceRequest, opts ...grpc.CallOption) (*ApplyVirtualServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyVirtualServiceResponse)
+	err := c.cc.Invoke(ctx, RegistryService_ApplyVirtualService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPoliciesResponse)
+	err := c.cc.Invoke(ctx, RegistryService_ListPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) ApplyPolicy(ctx context.Context, in *ApplyPolicyRequest, opts ...grpc.CallOption) (*ApplyPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyPolicyResponse)
+	err := c.cc.Invoke(ctx, RegistryService_ApplyPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) DeletePolicy(ctx context.Context, in *DeletePolicyRequest, opts ...grpc.CallOption) (*DeletePolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeletePolicyResponse)
+	err := c.cc.Invoke(ctx, RegistryService_DeletePolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RegistryServiceServer is the server API for RegistryService service.
 // All implementations must embed UnimplementedRegistryServiceServer
 // for forward compatibility.
@@ -277,6 +329,14 @@ type RegistryServiceServer interface {
 	CreateVirtualService(context.Context, *CreateVirtualServiceRequest) (*CreateVirtualServiceResponse, error)
 	// DeleteVirtualService removes a virtual service, or fails with NOT_FOUND.
 	DeleteVirtualService(context.Context, *DeleteVirtualServiceRequest) (*DeleteVirtualServiceResponse, error)
+	// ApplyVirtualService creates a virtual service, or makes the one of that name what the request says. Idempotent.
+	ApplyVirtualService(context.Context, *ApplyVirtualServiceRequest) (*ApplyVirtualServiceResponse, error)
+	// ListPolicies returns the policies, by name.
+	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
+	// ApplyPolicy creates a policy, or makes the one of that name what the request says. Idempotent.
+	ApplyPolicy(context.Context, *ApplyPolicyRequest) (*ApplyPolicyResponse, error)
+	// DeletePolicy removes a policy, or fails with NOT_FOUND.
+	DeletePolicy(context.Context, *DeletePolicyRequest) (*DeletePolicyResponse, error)
 	mustEmbedUnimplementedRegistryServiceServer()
 }
 
@@ -328,6 +388,18 @@ func (UnimplementedRegistryServiceServer) CreateVirtualService(context.Context, 
 }
 func (UnimplementedRegistryServiceServer) DeleteVirtualService(context.Context, *DeleteVirtualServiceRequest) (*DeleteVirtualServiceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteVirtualService not implemented")
+}
+func (UnimplementedRegistryServiceServer) ApplyVirtualService(context.Context, *ApplyVirtualServiceRequest) (*ApplyVirtualServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApplyVirtualService not implemented")
+}
+func (UnimplementedRegistryServiceServer) ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPolicies not implemented")
+}
+func (UnimplementedRegistryServiceServer) ApplyPolicy(context.Context, *ApplyPolicyRequest) (*ApplyPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApplyPolicy not implemented")
+}
+func (UnimplementedRegistryServiceServer) DeletePolicy(context.Context, *DeletePolicyRequest) (*DeletePolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeletePolicy not implemented")
 }
 func (UnimplementedRegistryServiceServer) mustEmbedUnimplementedRegistryServiceServer() {}
 func (UnimplementedRegistryServiceServer) testEmbeddedByValue()                         {}
@@ -584,6 +656,78 @@ func _RegistryService_DeleteVirtualService_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RegistryService_ApplyVirtualService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplyVirtualServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).ApplyVirtualService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_ApplyVirtualService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).ApplyVirtualService(ctx, req.(*ApplyVirtualServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_ListPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).ListPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_ListPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).ListPolicies(ctx, req.(*ListPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_ApplyPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplyPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).ApplyPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_ApplyPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).ApplyPolicy(ctx, req.(*ApplyPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_DeletePolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeletePolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).DeletePolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_DeletePolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).DeletePolicy(ctx, req.(*DeletePolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RegistryService_ServiceDesc is the grpc.ServiceDesc for RegistryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -638,6 +782,22 @@ var RegistryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteVirtualService",
 			Handler:    _RegistryService_DeleteVirtualService_Handler,
+		},
+		{
+			MethodName: "ApplyVirtualService",
+			Handler:    _RegistryService_ApplyVirtualService_Handler,
+		},
+		{
+			MethodName: "ListPolicies",
+			Handler:    _RegistryService_ListPolicies_Handler,
+		},
+		{
+			MethodName: "ApplyPolicy",
+			Handler:    _RegistryService_ApplyPolicy_Handler,
+		},
+		{
+			MethodName: "DeletePolicy",
+			Handler:    _RegistryService_DeletePolicy_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -93,7 +93,13 @@ type Service struct {
 	Balancer v1.BalancerType `protobuf:"varint,3,opt,name=balancer,proto3,enum=appswitch.type.v1.BalancerType" json:"balancer,omitempty"`
 	// The endpoints, by id; a service without endpoints is not sent. One with very many comes in parts: entries with
 	// the same key that follow each other, in one message or several, are one service.
-	Endpoints     []*v1.Endpoint `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Endpoints []*v1.Endpoint `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Weights of the endpoints of this part, in the same order, 1 to 1000; empty if all weigh the same.
+	Weights []uint32 `protobuf:"varint,5,rep,packed,name=weights,proto3" json:"weights,omitempty"`
+	// For how long a client keeps its endpoint; unset: not at all.
+	SessionAffinity *durationpb.Duration `protobuf:"bytes,6,opt,name=session_affinity,json=sessionAffinity,proto3" json:"session_affinity,omitempty"`
+	// Address from which to connect to the endpoints; empty: as the host's routes say.
+	SourceIp      string `protobuf:"bytes,7,opt,name=source_ip,json=sourceIp,proto3" json:"source_ip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -154,6 +160,27 @@ func (x *Service) GetEndpoints() []*v1.Endpoint {
 		return x.Endpoints
 	}
 	return nil
+}
+
+func (x *Service) GetWeights() []uint32 {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+func (x *Service) GetSessionAffinity() *durationpb.Duration {
+	if x != nil {
+		return x.SessionAffinity
+	}
+	return nil
+}
+
+func (x *Service) GetSourceIp() string {
+	if x != nil {
+		return x.SourceIp
+	}
+	return ""
 }
 
 // ServiceKey names a service.
@@ -772,12 +799,15 @@ var File_appswitch_router_v1_router_proto protoreflect.FileDescriptor
 
 const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\n" +
-	" appswitch/router/v1/router.proto\x12\x13appswitch.router.v1\x1a\x1dappswitch/type/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf6\x01\n" +
+	" appswitch/router/v1/router.proto\x12\x13appswitch.router.v1\x1a\x1dappswitch/type/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf3\x02\n" +
 	"\aService\x127\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1b.appswitch.type.v1.ProtocolR\bprotocol\x12:\n" +
 	"\aaddress\x18\x02 \x01(\v2 .appswitch.type.v1.SocketAddressR\aaddress\x12;\n" +
 	"\bbalancer\x18\x03 \x01(\x0e2\x1f.appswitch.type.v1.BalancerTypeR\bbalancer\x129\n" +
-	"\tendpoints\x18\x04 \x03(\v2\x1b.appswitch.type.v1.EndpointR\tendpoints\"\x81\x01\n" +
+	"\tendpoints\x18\x04 \x03(\v2\x1b.appswitch.type.v1.EndpointR\tendpoints\x12\x18\n" +
+	"\aweights\x18\x05 \x03(\rR\aweights\x12D\n" +
+	"\x10session_affinity\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0fsessionAffinity\x12\x1b\n" +
+	"\tsource_ip\x18\a \x01(\tR\bsourceIp\"\x81\x01\n" +
 	"\n" +
 	"ServiceKey\x127\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1b.appswitch.type.v1.ProtocolR\bprotocol\x12:\n" +
@@ -868,42 +898,43 @@ var file_appswitch_router_v1_router_proto_goTypes = []any{
 	(*v1.SocketAddress)(nil),    // 12: appswitch.type.v1.SocketAddress
 	(v1.BalancerType)(0),        // 13: appswitch.type.v1.BalancerType
 	(*v1.Endpoint)(nil),         // 14: appswitch.type.v1.Endpoint
-	(*v1.Node)(nil),             // 15: appswitch.type.v1.Node
-	(*v1.Policy)(nil),           // 16: appswitch.type.v1.Policy
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
+	(*v1.Node)(nil),             // 16: appswitch.type.v1.Node
+	(*v1.Policy)(nil),           // 17: appswitch.type.v1.Policy
 }
 var file_appswitch_router_v1_router_proto_depIdxs = []int32{
 	11, // 0: appswitch.router.v1.Service.protocol:type_name -> appswitch.type.v1.Protocol
 	12, // 1: appswitch.router.v1.Service.address:type_name -> appswitch.type.v1.SocketAddress
 	13, // 2: appswitch.router.v1.Service.balancer:type_name -> appswitch.type.v1.BalancerType
 	14, // 3: appswitch.router.v1.Service.endpoints:type_name -> appswitch.type.v1.Endpoint
-	11, // 4: appswitch.router.v1.ServiceKey.protocol:type_name -> appswitch.type.v1.Protocol
-	12, // 5: appswitch.router.v1.ServiceKey.address:type_name -> appswitch.type.v1.SocketAddress
-	1,  // 6: appswitch.router.v1.WatchRoutesResponse.upserts:type_name -> appswitch.router.v1.Service
-	2,  // 7: appswitch.router.v1.WatchRoutesResponse.removes:type_name -> appswitch.router.v1.ServiceKey
-	15, // 8: appswitch.router.v1.WatchRoutesResponse.nodes:type_name -> appswitch.type.v1.Node
-	16, // 9: appswitch.router.v1.WatchRoutesResponse.policies:type_name -> appswitch.type.v1.Policy
-	17, // 10: appswitch.router.v1.WatchRoutesResponse.age:type_name -> google.protobuf.Duration
-	10, // 11: appswitch.router.v1.RouteRequest.labels:type_name -> appswitch.router.v1.RouteRequest.LabelsEntry
-	11, // 12: appswitch.router.v1.RouteRequest.protocol:type_name -> appswitch.type.v1.Protocol
-	12, // 13: appswitch.router.v1.RouteRequest.destination:type_name -> appswitch.type.v1.SocketAddress
-	0,  // 14: appswitch.router.v1.RouteResponse.verdict:type_name -> appswitch.router.v1.Verdict
-	14, // 15: appswitch.router.v1.RouteResponse.endpoint:type_name -> appswitch.type.v1.Endpoint
-	14, // 16: appswitch.router.v1.Candidate.endpoint:type_name -> appswitch.type.v1.Endpoint
-	0,  // 17: appswitch.router.v1.ExplainResponse.verdict:type_name -> appswitch.router.v1.Verdict
-	12, // 18: appswitch.router.v1.ExplainResponse.destination:type_name -> appswitch.type.v1.SocketAddress
-	8,  // 19: appswitch.router.v1.ExplainResponse.candidates:type_name -> appswitch.router.v1.Candidate
-	3,  // 20: appswitch.router.v1.RouterService.WatchRoutes:input_type -> appswitch.router.v1.WatchRoutesRequest
-	5,  // 21: appswitch.router.v1.RouterService.Route:input_type -> appswitch.router.v1.RouteRequest
-	7,  // 22: appswitch.router.v1.RouterService.Explain:input_type -> appswitch.router.v1.ExplainRequest
-	4,  // 23: appswitch.router.v1.RouterService.WatchRoutes:output_type -> appswitch.router.v1.WatchRoutesResponse
-	6,  // 24: appswitch.router.v1.RouterService.Route:output_type -> appswitch.router.v1.RouteResponse
-	9,  // 25: appswitch.router.v1.RouterService.Explain:output_type -> appswitch.router.v1.ExplainResponse
-	23, // [23:26] is the sub-list for method output_type
-	20, // [20:23] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	15, // 4: appswitch.router.v1.Service.session_affinity:type_name -> google.protobuf.Duration
+	11, // 5: appswitch.router.v1.ServiceKey.protocol:type_name -> appswitch.type.v1.Protocol
+	12, // 6: appswitch.router.v1.ServiceKey.address:type_name -> appswitch.type.v1.SocketAddress
+	1,  // 7: appswitch.router.v1.WatchRoutesResponse.upserts:type_name -> appswitch.router.v1.Service
+	2,  // 8: appswitch.router.v1.WatchRoutesResponse.removes:type_name -> appswitch.router.v1.ServiceKey
+	16, // 9: appswitch.router.v1.WatchRoutesResponse.nodes:type_name -> appswitch.type.v1.Node
+	17, // 10: appswitch.router.v1.WatchRoutesResponse.policies:type_name -> appswitch.type.v1.Policy
+	15, // 11: appswitch.router.v1.WatchRoutesResponse.age:type_name -> google.protobuf.Duration
+	10, // 12: appswitch.router.v1.RouteRequest.labels:type_name -> appswitch.router.v1.RouteRequest.LabelsEntry
+	11, // 13: appswitch.router.v1.RouteRequest.protocol:type_name -> appswitch.type.v1.Protocol
+	12, // 14: appswitch.router.v1.RouteRequest.destination:type_name -> appswitch.type.v1.SocketAddress
+	0,  // 15: appswitch.router.v1.RouteResponse.verdict:type_name -> appswitch.router.v1.Verdict
+	14, // 16: appswitch.router.v1.RouteResponse.endpoint:type_name -> appswitch.type.v1.Endpoint
+	14, // 17: appswitch.router.v1.Candidate.endpoint:type_name -> appswitch.type.v1.Endpoint
+	0,  // 18: appswitch.router.v1.ExplainResponse.verdict:type_name -> appswitch.router.v1.Verdict
+	12, // 19: appswitch.router.v1.ExplainResponse.destination:type_name -> appswitch.type.v1.SocketAddress
+	8,  // 20: appswitch.router.v1.ExplainResponse.candidates:type_name -> appswitch.router.v1.Candidate
+	3,  // 21: appswitch.router.v1.RouterService.WatchRoutes:input_type -> appswitch.router.v1.WatchRoutesRequest
+	5,  // 22: appswitch.router.v1.RouterService.Route:input_type -> appswitch.router.v1.RouteRequest
+	7,  // 23: appswitch.router.v1.RouterService.Explain:input_type -> appswitch.router.v1.ExplainRequest
+	4,  // 24: appswitch.router.v1.RouterService.WatchRoutes:output_type -> appswitch.router.v1.WatchRoutesResponse
+	6,  // 25: appswitch.router.v1.RouterService.Route:output_type -> appswitch.router.v1.RouteResponse
+	9,  // 26: appswitch.router.v1.RouterService.Explain:output_type -> appswitch.router.v1.ExplainResponse
+	24, // [24:27] is the sub-list for method output_type
+	21, // [21:24] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_router_v1_router_proto_init() }

@@ -11,6 +11,7 @@ package typev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -77,16 +78,22 @@ func (Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{0}
 }
 
-// BalancerType names the way in which a connection's endpoint is chosen among the healthy candidates.
+// BalancerType names the way in which a connection's endpoint is chosen among the healthy candidates. Each respects the
+// weights of backends.
 type BalancerType int32
 
 const (
 	// Not given; means BALANCER_TYPE_RANDOM.
 	BalancerType_BALANCER_TYPE_UNSPECIFIED BalancerType = 0
-	// Each candidate with equal probability.
+	// Each candidate with a probability in proportion to its weight.
 	BalancerType_BALANCER_TYPE_RANDOM BalancerType = 1
 	// Candidates in turn; each node keeps a turn of its own.
 	BalancerType_BALANCER_TYPE_ROUND_ROBIN BalancerType = 2
+	// The candidate to which the client's node has the fewest connections for its weight.
+	BalancerType_BALANCER_TYPE_LEAST_CONN BalancerType = 3
+	// The same candidate for a client as long as it is there, by consistent hashing: of the client's virtual address, or
+	// of its application id if it has no address of its own.
+	BalancerType_BALANCER_TYPE_MAGLEV BalancerType = 4
 )
 
 // Enum value maps for BalancerType.
@@ -95,11 +102,15 @@ var (
 		0: "BALANCER_TYPE_UNSPECIFIED",
 		1: "BALANCER_TYPE_RANDOM",
 		2: "BALANCER_TYPE_ROUND_ROBIN",
+		3: "BALANCER_TYPE_LEAST_CONN",
+		4: "BALANCER_TYPE_MAGLEV",
 	}
 	BalancerType_value = map[string]int32{
 		"BALANCER_TYPE_UNSPECIFIED": 0,
 		"BALANCER_TYPE_RANDOM":      1,
 		"BALANCER_TYPE_ROUND_ROBIN": 2,
+		"BALANCER_TYPE_LEAST_CONN":  3,
+		"BALANCER_TYPE_MAGLEV":      4,
 	}
 )
 
@@ -487,7 +498,10 @@ type Endpoint struct {
 	// DNS name of its application; empty if it has none.
 	Name string `protobuf:"bytes,9,opt,name=name,proto3" json:"name,omitempty"`
 	// Set by the registry when the lease of the endpoint's node has expired but the endpoint is kept as a last resort. Output only.
-	Stale         bool `protobuf:"varint,10,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale bool `protobuf:"varint,10,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Whether this is a virtual service's backend outside AppSwitch: it has neither application, node nor labels, and both
+	// addresses are the same. Only in routes; refused in the service table. Output only.
+	External      bool `protobuf:"varint,11,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,6 +606,13 @@ func (x *Endpoint) GetStale() bool {
 	return false
 }
 
+func (x *Endpoint) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
+}
+
 // PortMapping maps a virtual port to the port on which the backends listen.
 type PortMapping struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -658,8 +679,18 @@ type VirtualService struct {
 	Balancer BalancerType `protobuf:"varint,3,opt,name=balancer,proto3,enum=appswitch.type.v1.BalancerType" json:"balancer,omitempty"`
 	// Ports; with none, every port of the backends is offered under the same number.
 	Ports []*PortMapping `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
-	// Virtual addresses of services in the table whose endpoints are the backends, in canonical text form.
-	Backends      []string `protobuf:"bytes,5,rep,name=backends,proto3" json:"backends,omitempty"`
+	// Where connections go, at most 256, each once: "IP" stands for the services of the table at that address, at the
+	// ports to which the virtual service maps its own; "IP:port" for the service of the table there or, while there is
+	// none, for that address outside AppSwitch; "IP:*" for an address outside AppSwitch at the mapped ports. An IPv6
+	// address with a port is in brackets. A backend that is not there is accepted, and gets no connections.
+	Backends []string `protobuf:"bytes,5,rep,name=backends,proto3" json:"backends,omitempty"`
+	// Weights of backends, by the backend as it is written in backends: 1 to 1000, 1 if not given. Each server of a
+	// backend has its weight.
+	Weights map[string]uint32 `protobuf:"bytes,6,rep,name=weights,proto3" json:"weights,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// For how long after its last connect a client is sent to the same endpoint again, 1 s to 24 h; unset: not at all.
+	SessionAffinity *durationpb.Duration `protobuf:"bytes,7,opt,name=session_affinity,json=sessionAffinity,proto3" json:"session_affinity,omitempty"`
+	// Address of the client's host from which connections to backends are made; empty: as the host's routes say.
+	SourceIp      string `protobuf:"bytes,8,opt,name=source_ip,json=sourceIp,proto3" json:"source_ip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -727,6 +758,27 @@ func (x *VirtualService) GetBackends() []string {
 		return x.Backends
 	}
 	return nil
+}
+
+func (x *VirtualService) GetWeights() map[string]uint32 {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+func (x *VirtualService) GetSessionAffinity() *durationpb.Duration {
+	if x != nil {
+		return x.SessionAffinity
+	}
+	return nil
+}
+
+func (x *VirtualService) GetSourceIp() string {
+	if x != nil {
+		return x.SourceIp
+	}
+	return ""
 }
 
 // Policy admits or refuses flows between applications selected by their labels. Deny wins over allow; with no
@@ -890,7 +942,7 @@ var File_appswitch_type_v1_types_proto protoreflect.FileDescriptor
 
 const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x1dappswitch/type/v1/types.proto\x12\x11appswitch.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
+	"\x1dappswitch/type/v1/types.proto\x12\x11appswitch.type.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
 	"\rSocketAddress\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\"\xd8\x01\n" +
@@ -918,7 +970,7 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xea\x03\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06app_id\x18\x02 \x01(\tR\x05appId\x12\x12\n" +
@@ -930,19 +982,26 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\x06labels\x18\b \x03(\v2'.appswitch.type.v1.Endpoint.LabelsEntryR\x06labels\x12\x12\n" +
 	"\x04name\x18\t \x01(\tR\x04name\x12\x14\n" +
 	"\x05stale\x18\n" +
-	" \x01(\bR\x05stale\x1a9\n" +
+	" \x01(\bR\x05stale\x12\x1a\n" +
+	"\bexternal\x18\v \x01(\bR\bexternal\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
 	"\vPortMapping\x12!\n" +
 	"\fvirtual_port\x18\x01 \x01(\rR\vvirtualPort\x12!\n" +
-	"\fbackend_port\x18\x02 \x01(\rR\vbackendPort\"\xc3\x01\n" +
+	"\fbackend_port\x18\x02 \x01(\rR\vbackendPort\"\xac\x03\n" +
 	"\x0eVirtualService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\x12;\n" +
 	"\bbalancer\x18\x03 \x01(\x0e2\x1f.appswitch.type.v1.BalancerTypeR\bbalancer\x124\n" +
 	"\x05ports\x18\x04 \x03(\v2\x1e.appswitch.type.v1.PortMappingR\x05ports\x12\x1a\n" +
-	"\bbackends\x18\x05 \x03(\tR\bbackends\"\xc7\x02\n" +
+	"\bbackends\x18\x05 \x03(\tR\bbackends\x12H\n" +
+	"\aweights\x18\x06 \x03(\v2..appswitch.type.v1.VirtualService.WeightsEntryR\aweights\x12D\n" +
+	"\x10session_affinity\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0fsessionAffinity\x12\x1b\n" +
+	"\tsource_ip\x18\b \x01(\tR\bsourceIp\x1a:\n" +
+	"\fWeightsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xc7\x02\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x1f.appswitch.type.v1.PolicyActionR\x06action\x127\n" +
@@ -964,11 +1023,13 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x10\n" +
-	"\fPROTOCOL_UDP\x10\x02*f\n" +
+	"\fPROTOCOL_UDP\x10\x02*\x9e\x01\n" +
 	"\fBalancerType\x12\x1d\n" +
 	"\x19BALANCER_TYPE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14BALANCER_TYPE_RANDOM\x10\x01\x12\x1d\n" +
-	"\x19BALANCER_TYPE_ROUND_ROBIN\x10\x02*^\n" +
+	"\x19BALANCER_TYPE_ROUND_ROBIN\x10\x02\x12\x1c\n" +
+	"\x18BALANCER_TYPE_LEAST_CONN\x10\x03\x12\x18\n" +
+	"\x14BALANCER_TYPE_MAGLEV\x10\x04*^\n" +
 	"\fPolicyAction\x12\x1d\n" +
 	"\x19POLICY_ACTION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13POLICY_ACTION_ALLOW\x10\x01\x12\x16\n" +
@@ -987,7 +1048,7 @@ func file_appswitch_type_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_appswitch_type_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_appswitch_type_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_appswitch_type_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_appswitch_type_v1_types_proto_goTypes = []any{
 	(Protocol)(0),                 // 0: appswitch.type.v1.Protocol
 	(BalancerType)(0),             // 1: appswitch.type.v1.BalancerType
@@ -1002,29 +1063,33 @@ var file_appswitch_type_v1_types_proto_goTypes = []any{
 	(*AddressClaim)(nil),          // 10: appswitch.type.v1.AddressClaim
 	nil,                           // 11: appswitch.type.v1.App.LabelsEntry
 	nil,                           // 12: appswitch.type.v1.Endpoint.LabelsEntry
-	nil,                           // 13: appswitch.type.v1.Policy.FromEntry
-	nil,                           // 14: appswitch.type.v1.Policy.ToEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	nil,                           // 13: appswitch.type.v1.VirtualService.WeightsEntry
+	nil,                           // 14: appswitch.type.v1.Policy.FromEntry
+	nil,                           // 15: appswitch.type.v1.Policy.ToEntry
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
 }
 var file_appswitch_type_v1_types_proto_depIdxs = []int32{
-	15, // 0: appswitch.type.v1.Node.start_time:type_name -> google.protobuf.Timestamp
+	16, // 0: appswitch.type.v1.Node.start_time:type_name -> google.protobuf.Timestamp
 	11, // 1: appswitch.type.v1.App.labels:type_name -> appswitch.type.v1.App.LabelsEntry
-	15, // 2: appswitch.type.v1.App.start_time:type_name -> google.protobuf.Timestamp
+	16, // 2: appswitch.type.v1.App.start_time:type_name -> google.protobuf.Timestamp
 	0,  // 3: appswitch.type.v1.Endpoint.protocol:type_name -> appswitch.type.v1.Protocol
 	3,  // 4: appswitch.type.v1.Endpoint.service_address:type_name -> appswitch.type.v1.SocketAddress
 	3,  // 5: appswitch.type.v1.Endpoint.host_address:type_name -> appswitch.type.v1.SocketAddress
 	12, // 6: appswitch.type.v1.Endpoint.labels:type_name -> appswitch.type.v1.Endpoint.LabelsEntry
 	1,  // 7: appswitch.type.v1.VirtualService.balancer:type_name -> appswitch.type.v1.BalancerType
 	7,  // 8: appswitch.type.v1.VirtualService.ports:type_name -> appswitch.type.v1.PortMapping
-	2,  // 9: appswitch.type.v1.Policy.action:type_name -> appswitch.type.v1.PolicyAction
-	13, // 10: appswitch.type.v1.Policy.from:type_name -> appswitch.type.v1.Policy.FromEntry
-	14, // 11: appswitch.type.v1.Policy.to:type_name -> appswitch.type.v1.Policy.ToEntry
-	15, // 12: appswitch.type.v1.AddressClaim.expire_time:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 9: appswitch.type.v1.VirtualService.weights:type_name -> appswitch.type.v1.VirtualService.WeightsEntry
+	17, // 10: appswitch.type.v1.VirtualService.session_affinity:type_name -> google.protobuf.Duration
+	2,  // 11: appswitch.type.v1.Policy.action:type_name -> appswitch.type.v1.PolicyAction
+	14, // 12: appswitch.type.v1.Policy.from:type_name -> appswitch.type.v1.Policy.FromEntry
+	15, // 13: appswitch.type.v1.Policy.to:type_name -> appswitch.type.v1.Policy.ToEntry
+	16, // 14: appswitch.type.v1.AddressClaim.expire_time:type_name -> google.protobuf.Timestamp
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_type_v1_types_proto_init() }
@@ -1038,7 +1103,7 @@ func file_appswitch_type_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_appswitch_type_v1_types_proto_rawDesc), len(file_appswitch_type_v1_types_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
