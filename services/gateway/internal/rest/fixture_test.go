@@ -123,6 +123,31 @@ func (b *backend) CreateVirtualService(_ context.Context, req *registryv1.Create
 	return &registryv1.CreateVirtualServiceResponse{VirtualService: v, Revision: 13}, nil
 }
 
+// ApplyVirtualService says back what it was asked.
+func (b *backend) ApplyVirtualService(_ context.Context, req *registryv1.ApplyVirtualServiceRequest) (*registryv1.ApplyVirtualServiceResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v := req.GetVirtualService()
+	resp := &registryv1.ApplyVirtualServiceResponse{VirtualService: v, Previous: b.vservices[v.GetName()], Outcome: registryv1.ApplyOutcome_APPLY_OUTCOME_CONFIGURED}
+	if !req.GetDryRun() {
+		b.vservices[v.GetName()] = v
+		resp.Revision = 15
+	}
+	return resp, nil
+}
+
+func (b *backend) ApplyPolicy(_ context.Context, req *registryv1.ApplyPolicyRequest) (*registryv1.ApplyPolicyResponse, error) {
+	return &registryv1.ApplyPolicyResponse{Policy: req.GetPolicy(), Outcome: registryv1.ApplyOutcome_APPLY_OUTCOME_CREATED}, nil
+}
+
+func (b *backend) ListPolicies(context.Context, *registryv1.ListPoliciesRequest) (*registryv1.ListPoliciesResponse, error) {
+	return &registryv1.ListPoliciesResponse{Policies: []*typev1.Policy{{Name: "p", Action: typev1.PolicyAction_POLICY_ACTION_DENY}}}, nil
+}
+
+func (b *backend) DeletePolicy(_ context.Context, req *registryv1.DeletePolicyRequest) (*registryv1.DeletePolicyResponse, error) {
+	return nil, rpc.Errorf(codes.NotFound, "there is no policy %q", req.GetName())
+}
+
 func (b *backend) DeleteVirtualService(_ context.Context, req *registryv1.DeleteVirtualServiceRequest) (*registryv1.DeleteVirtualServiceResponse, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

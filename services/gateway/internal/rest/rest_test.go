@@ -87,6 +87,15 @@ func TestLifeOfAVirtualService(t *testing.T) {
 		{"POST", "/v1/vservices", web, 409, 6, "exists"},
 		{"GET", "/v1/vservices/web", "", 200, 0, `"BALANCER_TYPE_ROUND_ROBIN"`},
 		{"GET", "/v1/vservices", "", 200, 0, `"virtualPort"`},
+		{"PUT", "/v1/vservices/web?dryRun=true", `{"sessionAffinity":"600s"}`, 200, 0, `"revision":"0"`},
+		{"GET", "/v1/vservices/web", "", 200, 0, `"sessionAffinity":null`},
+		{"PUT", "/v1/vservices/web", `{"name":"other","sessionAffinity":"600s","weights":{"2.2.2.2":3},"backends":["2.2.2.2"]}`, 200, 0, `"APPLY_OUTCOME_CONFIGURED"`},
+		{"GET", "/v1/vservices/web", "", 200, 0, `"sessionAffinity":"600s"`},
+		{"GET", "/v1/vservices/web", "", 200, 0, `"weights":{"2.2.2.2":3}`},
+		{"PUT", "/v1/vservices/web", `{"sessionAffinity":"soon"}`, 400, 3, "invalid google.protobuf.Duration"},
+		{"PUT", "/v1/policies/p", `{"action":"POLICY_ACTION_DENY"}`, 200, 0, `"name":"p"`},
+		{"GET", "/v1/policies", "", 200, 0, `"POLICY_ACTION_DENY"`},
+		{"DELETE", "/v1/policies/p", "", 404, 5, "no policy"},
 		{"DELETE", "/v1/vservices/web", "", 200, 0, `"14"`},
 		{"DELETE", "/v1/vservices/web", "", 404, 5, "does not exist"},
 		{"POST", "/v1/vservices", `{"ip":"1.1.1.1"}`, 400, 3, "virtual_service.name: missing"},
@@ -152,7 +161,7 @@ func TestOwnPages(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &doc); err != nil || code != 200 || doc.Info.Title != "AppSwitch" || doc.Info.Version == "version not set" {
 		t.Fatalf("openapi: %d, %v, %+v", code, err, doc.Info)
 	}
-	for _, p := range []string{"/v1/nodes", "/v1/apps", "/v1/servers", "/v1/sockets", "/v1/proxies", "/v1/vservices", "/v1/vservices/{name}", "/v1/explain", "/v1/flows"} {
+	for _, p := range []string{"/v1/nodes", "/v1/apps", "/v1/servers", "/v1/sockets", "/v1/proxies", "/v1/vservices", "/v1/vservices/{name}", "/v1/policies", "/v1/policies/{policy.name}", "/v1/explain", "/v1/flows"} {
 		if doc.Paths[p] == nil {
 			t.Errorf("the description lacks %s", p)
 		}

@@ -128,3 +128,13 @@ func (s *Server) ListVirtualServices(ctx context.Context, _ *registryv1.ListVirt
 	}
 	return fits(resp, err)
 }
+
+// ListPolicies implements RegistryService.
+func (s *Server) ListPolicies(ctx context.Context, _ *registryv1.ListPoliciesRequest) (*registryv1.ListPoliciesResponse, error) {
+	records, revision, err := s.list(ctx, setOf(registryv1.Kind_KIND_POLICY))
+	resp := &registryv1.ListPoliciesResponse{Revision: int64(revision)}
+	for _, r := range records {
+		resp.Policies = append(resp.Policies, r.p.GetPolicy())
+	}
+	return fits(resp, err)
+}

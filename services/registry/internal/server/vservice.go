@@ -10,6 +10,7 @@ import (
 	"appswitch.io/internal/axpb"
 	"appswitch.io/internal/rpc"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
+	typev1 "appswitch.io/proto/gen/appswitch/type/v1"
 	"appswitch.io/services/registry/internal/store"
 	"google.golang.org/grpc/codes"
 )
@@ -23,20 +24,43 @@ func noSuchService(name string) error {
 	return rpc.Errorf(codes.NotFound, "there is no virtual service %q", name).WithFix("`ax get vservices` lists them")
 }
 
-// CreateVirtualService implements RegistryService.
-func (s *Server) CreateVirtualService(ctx context.Context, req *registryv1.CreateVirtualServiceRequest) (*registryv1.CreateVirtualServiceResponse, error) {
-	v, err := axpb.VirtualServiceFrom(req.GetVirtualService())
+// virtualService reads a virtual service as people write it, and refuses what can't be stored.
+func (s *Server) virtualService(p *typev1.VirtualService) (ax.VirtualService, error) {
+	v, err := axpb.VirtualServiceFrom(p)
 	if err == nil {
 		v.Name = strings.ToLower(v.Name)
-		err = checkServiceName("virtual_service.name", v.Name)
+		err = checkVirtualService(v)
 	}
 	if err != nil {
-		return nil, rpc.Invalid(err)
+		return v, rpc.Invalid(err)
 	}
 	if v.Addr.IsValid() {
-		if err := s.checkClaimable("virtual_service.ip", v.Addr); err != nil {
-			return nil, err
+		err = s.checkClaimable("virtual_service.ip", v.Addr)
+	}
+	return v, err
+}
+
+// checkVirtualService checks names and addresses.
+func checkVirtualService(v ax.VirtualService) error {
+	if err := checkServiceName("virtual_service.name", v.Name); err != nil {
+		return err
+	}
+	for _, b := range v.Backends {
+		if err := checkVirtual("virtual_service.backends", b.Addr); err != nil {
+			return err
 		}
+	}
+	if v.Source.IsValid() {
+		return checkVirtual("virtual_service.source_ip", v.Source)
+	}
+	return nil
+}
+
+// CreateVirtualService implements RegistryService.
+func (s *Server) CreateVirtualService(ctx context.Context, req *registryv1.CreateVirtualServiceRequest) (*registryv1.CreateVirtualServiceResponse, error) {
+	v, err := s.virtualService(req.GetVirtualService())
+	if err != nil {
+		return nil, err
 	}
 	taken := rpc.Errorf(codes.AlreadyExists, "a virtual service %q exists", v.Name).WithFix("delete it first, or choose another name")
 	kvs, _, err := s.cfg.Store.Get(ctx, serviceKey(v.Name))

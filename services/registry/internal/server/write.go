@@ -116,7 +116,13 @@ func checkNames(value any) error {
 		if !v.Addr.IsValid() {
 			return errors.New("virtual_service.ip: missing; only CreateVirtualService makes one up")
 		}
-		return checkServiceName("virtual_service.name", v.Name)
+		return checkVirtualService(v)
+	case ax.Policy:
+		return checkServiceName("policy.name", v.Name)
+	case ax.Endpoint:
+		if v.External {
+			return fmt.Errorf("endpoint %s: external: only routes have such endpoints", v.ID)
+		}
 	}
 	return nil
 }
