@@ -21,6 +21,7 @@ import (
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
 	"appswitch.io/services/nodeagent/internal/attach"
+	"appswitch.io/services/nodeagent/internal/conncount"
 	"appswitch.io/services/nodeagent/internal/dnsrelay"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
 	"appswitch.io/services/nodeagent/internal/flows"
@@ -67,6 +68,7 @@ type Service struct {
 	publisher *publish.Publisher
 	routes    *routes.Watcher
 	flows     *flows.Log
+	conns     *conncount.Counter
 	driver    *seccomp.Driver
 	manager   *attach.Manager
 	server    *attach.Server
@@ -98,6 +100,13 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if s.flows, err = flows.New(deps.Metrics); err != nil {
 		return nil, err
 	}
+	if s.conns, err = conncount.New(deps.Metrics); err != nil {
+		return nil, err
+	}
+	decider, err := newDecider(s.conns, deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
 	metrics, err := seccomp.NewMetrics(deps.Metrics)
 	if err != nil {
 		return nil, err
@@ -112,7 +121,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	s.driver = seccomp.New(seccomp.Config{NodeAddr: addr, AgentTimeout: cfg.AgentTimeout}, seccomp.Deps{
-		Log: deps.Log, Table: s.table, Ports: s.ports, Routes: s.routes, Decider: route.NewDecider(route.Config{}),
+		Log: deps.Log, Table: s.table, Ports: s.ports, Routes: s.routes, Decider: decider,
 		Publisher: s.publisher, Flows: s.flows, Resolver: resolver, Metrics: metrics, Relay: relay,
 	})
 	s.manager, err = attach.NewManager(attach.Config{
@@ -124,6 +133,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s.server = attach.NewServer(deps.Log, s.manager, cfg.RunDir)
 	s.grpc = server.New(view{s}, s.flows)
 	return s, nil
+}
+
+// newDecider returns what decides connects, with the metric of its bounds.
+func newDecider(load route.Load, r prometheus.Registerer) (*route.Decider, error) {
+	d := route.NewDecider(route.Config{Load: load})
+	return d, r.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "appswitch_nodeagent_balance_forgotten_total",
+		Help: "Turns of services and affinities of clients that were forgotten because there were too many.",
+	}, func() float64 { return float64(d.Overflows()) }))
 }
 
 // checkNamespaces refuses to run where the agent can't see its applications' processes.
@@ -168,6 +186,9 @@ func (s *Service) restore() error {
 	})
 	seen := map[uint16]bool{}
 	for _, sock := range s.table.List("") {
+		if sock.HostPeer.IsValid() {
+			s.conns.Opened(sock.Cookie, sock.Proto, sock.HostPeer)
+		}
 		if !sock.Pooled {
 			continue
 		}
@@ -235,11 +256,16 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return monitor.Run(ctx, func(cookies []uint64) {
 			for _, c := range cookies {
-				s.driver.SocketClosed(c)
+				s.socketClosed(c)
 			}
 		}, s.resync)
 	})
 	return g.Wait()
+}
+
+func (s *Service) socketClosed(cookie uint64) {
+	s.conns.Closed(cookie)
+	s.driver.SocketClosed(cookie)
 }
 
 // resync finds the closed sockets whose events were lost.
@@ -252,7 +278,7 @@ func (s *Service) resync() {
 	}
 	for _, sock := range before {
 		if sock.State != socktab.Fresh && !alive[sock.Cookie] {
-			s.driver.SocketClosed(sock.Cookie)
+			s.socketClosed(sock.Cookie)
 		}
 	}
 }
