@@ -47,6 +47,7 @@ type fakeDaemon struct {
 
 	mu        sync.Mutex // guards what follows
 	vservices []*typev1.VirtualService
+	policies  []*typev1.Policy
 	revision  int64
 }
 
@@ -143,6 +144,8 @@ func (d *fakeDaemon) load(data []byte) error {
 			d.proxies, err = messages[gatewayv1.Proxy](raws)
 		case "virtualServices":
 			d.vservices, err = messages[typev1.VirtualService](raws)
+		case "policies":
+			d.policies, err = messages[typev1.Policy](raws)
 		default:
 			err = errors.New("no such list")
 		}
@@ -219,6 +222,70 @@ func (d *fakeDaemon) DeleteVirtualService(_ context.Context, req *registryv1.Del
 	d.vservices = slices.Delete(d.vservices, i, i+1)
 	d.revision++
 	return &registryv1.DeleteVirtualServiceResponse{Revision: d.revision}, nil
+}
+
+func (d *fakeDaemon) ApplyVirtualService(_ context.Context, req *registryv1.ApplyVirtualServiceRequest) (*registryv1.ApplyVirtualServiceResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v := req.GetVirtualService()
+	if v.GetIp() == "127.0.0.1" {
+		return nil, status.Error(codes.InvalidArgument, "virtual_service.ip: 127.0.0.1 is loopback, which every application has to itself")
+	}
+	resp := &registryv1.ApplyVirtualServiceResponse{VirtualService: v}
+	i := d.find(v.GetName())
+	if i >= 0 {
+		resp.Previous = d.vservices[i]
+		if v.GetIp() == "" {
+			v.Ip = resp.GetPrevious().GetIp()
+		}
+	}
+	resp.Outcome = outcome(i >= 0, proto.Equal(v, resp.GetPrevious()))
+	switch {
+	case req.GetDryRun():
+		return resp, nil
+	case i >= 0:
+		d.vservices[i] = v
+	default:
+		if v.GetIp() == "" {
+			v.Ip = "198.18.0.1"
+		}
+		d.vservices = append(d.vservices, v)
+	}
+	d.revision++
+	resp.Revision = d.revision
+	return resp, nil
+}
+
+func (d *fakeDaemon) ApplyPolicy(_ context.Context, req *registryv1.ApplyPolicyRequest) (*registryv1.ApplyPolicyResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	resp := &registryv1.ApplyPolicyResponse{Policy: req.GetPolicy()}
+	i := slices.IndexFunc(d.policies, func(p *typev1.Policy) bool { return p.GetName() == req.GetPolicy().GetName() })
+	if i >= 0 {
+		resp.Previous = d.policies[i]
+	}
+	resp.Outcome = outcome(i >= 0, proto.Equal(req.GetPolicy(), resp.GetPrevious()))
+	switch {
+	case req.GetDryRun():
+		return resp, nil
+	case i >= 0:
+		d.policies[i] = req.GetPolicy()
+	default:
+		d.policies = append(d.policies, req.GetPolicy())
+	}
+	d.revision++
+	resp.Revision = d.revision
+	return resp, nil
+}
+
+func outcome(exists, same bool) registryv1.ApplyOutcome {
+	switch {
+	case !exists:
+		return registryv1.ApplyOutcome_APPLY_OUTCOME_CREATED
+	case same:
+		return registryv1.ApplyOutcome_APPLY_OUTCOME_UNCHANGED
+	}
+	return registryv1.ApplyOutcome_APPLY_OUTCOME_CONFIGURED
 }
 
 func (d *fakeDaemon) find(name string) int {

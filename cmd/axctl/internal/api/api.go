@@ -85,6 +85,16 @@ func (c *Client) Post(ctx context.Context, path string, request, reply proto.Mes
 	return err
 }
 
+// Put makes what is at path what a message says, and reads the answer into reply.
+func (c *Client) Put(ctx context.Context, path string, query url.Values, request, reply proto.Message) error {
+	body, err := protojson.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("encode the request: %w", err)
+	}
+	_, err = c.do(ctx, http.MethodPut, path, query, body, reply)
+	return err
+}
+
 // Delete removes what is at path.
 func (c *Client) Delete(ctx context.Context, path string, reply proto.Message) error {
 	_, err := c.do(ctx, http.MethodDelete, path, nil, nil, reply)

@@ -1,7 +1,7 @@
 // Package cli is the command line: what `axctl` and its link `ax` understand.
 //
 // Invariant: results go to standard output, everything else to standard error, and the exit status is 0 for success,
-// 1 for failure, 2 for a command line that can't be understood (the message then names the nearest thing that can).
+// 1 for failure (of diff: differences), 2 for a command line that can't be understood (the message then names the nearest thing that can).
 // Commands hold no logic of the product: they ask the daemon over REST and write what it says.
 // Start reading at [Main].
 package cli
@@ -26,6 +26,8 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitTrouble is the failure of a command whose status 1 is an answer.
+	exitTrouble = 2
 )
 
 // usageError is a command line that can't be understood.
@@ -34,6 +36,11 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// troubleError is the failure of a command whose exit status 1 says something else.
+type troubleError struct{ error }
+
+func (e troubleError) Unwrap() error { return e.error }
 
 // errReported fails a command that has already written why.
 var errReported = errors.New("reported")
@@ -57,6 +64,7 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetErr(errOut)
 	cmd, err := root.ExecuteC()
 	var usage usageError
+	var trouble troubleError
 	switch {
 	case err == nil:
 		return exitOK
@@ -67,6 +75,9 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 		return exitUsage
 	}
 	fmt.Fprintf(errOut, "%s: %v\n", name, err)
+	if errors.As(err, &trouble) {
+		return exitTrouble
+	}
 	return exitFailed
 }
 
@@ -90,7 +101,7 @@ underneath, and only where their labels allow it. Nothing about the programs cha
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	group(root)
 	root.AddCommand(
-		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newExplain(), newStatus(), newCheck(), newVersion(),
+		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newApply(), newDiff(), newExplain(), newStatus(), newCheck(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultCompletionCmd("completion")

@@ -46,6 +46,9 @@ func checkVirtualService(v ax.VirtualService) error {
 		return err
 	}
 	for _, b := range v.Backends {
+		if b.Port == 0 && !b.External {
+			continue // leads nowhere but to what is in the table
+		}
 		if err := checkVirtual("virtual_service.backends", b.Addr); err != nil {
 			return err
 		}
