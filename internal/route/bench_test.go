@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/route"
@@ -40,6 +41,14 @@ func BenchmarkDecide(b *testing.B) {
 	random := bigService(7001, 8)
 	random.Balancer = ax.Random
 	s = s.Apply(route.Delta{Revision: 3, Upserts: []route.Service{random}})
+	for i, b := range ax.Balancers() {
+		svc := bigService(7002+i, 8)
+		svc.Balancer, svc.Weights = b, []uint16{1, 2, 3, 4, 5, 6, 7, 8}
+		s = s.Apply(route.Delta{Revision: 3, Upserts: []route.Service{svc}})
+	}
+	sticky := bigService(7010, 8)
+	sticky.Affinity = time.Minute
+	s = s.Apply(route.Delta{Revision: 3, Upserts: []route.Service{sticky}})
 	policies := route.Delta{Revision: 4}
 	for i := range 100 {
 		policies.Policies = append(policies.Policies, ax.Policy{Name: fmt.Sprint("p", i), Action: ax.PolicyDeny, From: ax.Labels{"team": fmt.Sprint(i)}})
@@ -53,6 +62,11 @@ func BenchmarkDecide(b *testing.B) {
 		{"roundrobin8", s, bigService(77, 0).Key.Addr},
 		{"random8", s, random.Key.Addr},
 		{"endpoints500", s, bigService(7000, 0).Key.Addr},
+		{"weights8", s, bigService(7002, 0).Key.Addr},
+		{"weightedroundrobin8", s, bigService(7003, 0).Key.Addr},
+		{"leastconn8", s, bigService(7004, 0).Key.Addr},
+		{"maglev8", s, bigService(7005, 0).Key.Addr},
+		{"affinity8", s, sticky.Key.Addr},
 		{"policies100", withPolicies, bigService(77, 0).Key.Addr},
 		{"host", s, netip.MustParseAddrPort("10.0.2.1:40077")},
 		{"noendpoint", s, netip.MustParseAddrPort("198.18.0.1:81")},

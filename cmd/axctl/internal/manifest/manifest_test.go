@@ -53,6 +53,10 @@ name: plain
 ip:
 backends: 2.2.2.2
 balancer: BALANCER_TYPE_UNSPECIFIED
+ports: []
+sessionAffinity: null
+sourceIp: ""
+weights: {}
 ...
 `)
 	if err != nil {
