@@ -117,7 +117,7 @@ func TestPortsOfBackends(t *testing.T) {
 			}
 		}
 	}
-	if all.Covers(1) != true || some.Covers(443) != true || some.Covers(8080) {
+	if !all.Covers(1) || !some.Covers(443) || some.Covers(8080) {
 		t.Error("a virtual service speaks for its own ports, or for all if it names none")
 	}
 }
