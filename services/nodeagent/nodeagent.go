@@ -122,7 +122,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s.driver = seccomp.New(seccomp.Config{NodeAddr: addr, AgentTimeout: cfg.AgentTimeout}, seccomp.Deps{
 		Log: deps.Log, Table: s.table, Ports: s.ports, Routes: s.routes, Decider: decider,
-		Publisher: s.publisher, Flows: s.flows, Resolver: resolver, Metrics: metrics, Relay: relay,
+		Publisher: s.publisher, Flows: s.flows, Resolver: resolver, Metrics: metrics, Relay: relay, Conns: s.conns,
 	})
 	s.manager, err = attach.NewManager(attach.Config{
 		Node: s.node, AgentTimeout: cfg.AgentTimeout, DNS: cfg.DNS, StateDir: filepath.Join(cfg.StateDir, "apps"), Clean: cfg.Clean,

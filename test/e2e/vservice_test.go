@@ -106,6 +106,88 @@ func TestVirtualServiceBalancers(t *testing.T) {
 	})
 }
 
+// TestVirtualServiceLeastConn: connections that stay open are shared evenly, and count no longer once they are closed.
+func TestVirtualServiceLeastConn(t *testing.T) {
+	lab := node(t)
+	for i := range 3 {
+		address := fmt.Sprintf("1.1.1.%d", i+1)
+		serve(lab, address, address, "")
+		lab.Serving(address+":80", 1)
+	}
+	vservice(t, lab, "least", "--lbtype LeastConn --backends 1.1.1.1,1.1.1.2,1.1.1.3 --ports 8080:80")
+	served(lab, "http://least:8080/")
+	const python = "import socket, sys, time\nkept = [socket.create_connection(('least', 8080)) for _ in range(9)]\ntime.sleep(600)\n"
+	client := lab.Start("ax run -- "+lab.Need("python3")+" -c", python)
+	lab.Eventually(runLimit, "nine connections, three to each server", func() error {
+		accepted := map[string]int{}
+		sockets, err := lab.Sockets()
+		for _, s := range sockets {
+			if s.BindAddress.Port == 8080 {
+				accepted[s.AppID]++
+			}
+		}
+		for _, n := range accepted {
+			if n != 3 {
+				err = fmt.Errorf("%v", accepted)
+			}
+		}
+		if len(accepted) != 3 {
+			err = fmt.Errorf("%v", accepted)
+		}
+		return err
+	})
+	client.Stop()
+	lab.Eventually(runLimit, "no connection counts", func() error {
+		if m := strings.TrimSpace(lab.Metrics("appswitch_nodeagent_connections_counted")); !strings.HasSuffix(m, " 0") {
+			return fmt.Errorf("%s", m)
+		}
+		return nil
+	})
+}
+
+// TestVirtualServiceClients: a client with an address of its own is known by it, whatever runs there.
+func TestVirtualServiceClients(t *testing.T) {
+	lab := node(t)
+	for i := range 3 {
+		address := fmt.Sprintf("1.1.1.%d", i+1)
+		serve(lab, address, address, "")
+		lab.Serving(address+":80", 1)
+	}
+	const all = " --backends 1.1.1.1,1.1.1.2,1.1.1.3 --ports 8080:80"
+	vservice(t, lab, "hash", "--lbtype Maglev"+all)
+	vservice(t, lab, "sticky", "--affinity 10m"+all)
+	for _, name := range []string{"hash", "sticky"} {
+		url := "http://" + name + ":8080/"
+		served(lab, url)
+		for i := range 4 {
+			line := fmt.Sprintf("ax run --ip 2.2.2.%d -- curl -sS --max-time 5 %s", i+1, url)
+			first := lab.Output(line)
+			for range 4 {
+				equal(t, line, lab.Output(line), first)
+			}
+		}
+	}
+}
+
+// TestVirtualServiceSource: connections come from the address of the host that the virtual service names.
+func TestVirtualServiceSource(t *testing.T) {
+	lab := node(t)
+	const source = "10.77.0.77"
+	lab.Output("ip addr add " + source + "/24 dev net0")
+	lab.Neighbour().Start(lab.GoProgram("goserver") + " -listen :8080 -id outside")
+	listens(lab, harness.NeighbourIP+":8080")
+	vservice(t, lab, "out", "--source-ip "+source+" --backends "+harness.NeighbourIP+":8080")
+	served(lab, "http://out:8080/")
+	contains(t, "what the outside sees", lab.Output("ax run -- curl -sS --max-time 5 http://out:8080/whoami"), "remote="+source+":")
+	vservice(t, lab, "nowhere", "--source-ip 10.77.0.99 --backends "+harness.NeighbourIP+":8080")
+	lab.Eventually(runLimit, "an address that the host does not have is told", func() error {
+		if r := lab.Run("ax run -- curl -v -sS --max-time 5 http://nowhere:8080/"); !strings.Contains(r.Stderr, "Cannot assign requested address") {
+			return fmt.Errorf("%d: %s", r.Code, r.Stderr)
+		}
+		return nil
+	})
+}
+
 // TestVirtualServiceRedirect is the migrated application of the documentation: its old address leads to the new one.
 func TestVirtualServiceRedirect(t *testing.T) {
 	lab := node(t)

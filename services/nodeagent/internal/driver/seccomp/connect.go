@@ -208,6 +208,9 @@ func (op *connect) attempt() {
 // borrowed and where the socket is about to connect, in case we die in between.
 func (op *connect) begin() syscall.Errno {
 	table := op.t.d.deps.Table
+	if errno := op.bindSource(); errno != 0 {
+		return errno
+	}
 	if op.target.managed {
 		intent := table.Intend(op.target.addr)
 		defer table.Settle(op.target.addr, intent)
@@ -238,8 +241,22 @@ func (op *connect) begin() syscall.Errno {
 		host = realName(op.fd, sys.Getsockname)
 	}
 	table.Update(op.s.Cookie, func(s *socktab.Socket) { op.record(s, host, errno) })
+	if started {
+		op.count()
+	}
 	crashpoint.Here(crashpoint.ConnectRecorded)
 	return errno
+}
+
+// bindSource binds a socket that has no real address yet to the one from which its virtual service wants to connect. The
+// kernel takes the port at connect, where it may be any that is free towards that peer.
+func (op *connect) bindSource() syscall.Errno {
+	if !op.target.source.IsValid() || op.s.Host.IsValid() {
+		return 0
+	}
+	_ = unix.SetsockoptInt(op.fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	var buf [procmem.SizeInet6]byte
+	return sys.Bind(op.fd, procmem.AppendSockaddr(buf[:0], op.s.Domain, netip.AddrPortFrom(op.target.source, 0)))
 }
 
 // intend enters what is about to be tried.
@@ -288,7 +305,15 @@ func (op *connect) associate() syscall.Errno {
 		s.Peer, s.HostPeer = op.dest, op.target.addr
 		op.record(s, host, 0)
 	})
+	op.count()
 	return 0
+}
+
+// count lets the connection weigh on its endpoint, for the choice of the next ones.
+func (op *connect) count() {
+	if op.target.endpoint != nil {
+		op.t.d.deps.Conns.Opened(op.s.Cookie, op.s.Proto, op.target.addr)
+	}
 }
 
 // clientAddress is the virtual local address of a connecting socket: the application's, or loopback towards loopback.
@@ -389,6 +414,7 @@ func (op *connect) finish(errno syscall.Errno) {
 		}
 	case syscall.EINPROGRESS, syscall.EALREADY, syscall.EISCONN:
 	default:
+		t.d.deps.Conns.Closed(op.s.Cookie)
 		t.d.deps.Table.Update(op.s.Cookie, (*socktab.Socket).Disconnect)
 	}
 	op.log(errno)

@@ -38,6 +38,12 @@ type Routes interface {
 	Ready() <-chan struct{}    // closed with the first one
 }
 
+// Conns counts the connections to endpoints, for balancing; conncount.Counter is one. Neither call may block.
+type Conns interface {
+	Opened(cookie uint64, proto ax.Protocol, host netip.AddrPort)
+	Closed(cookie uint64)
+}
+
 // Relay answers the name lookups that arrive on an application's socket until ctx is done; dnsrelay.Relay is one.
 type Relay interface {
 	Serve(ctx context.Context, conn *net.UDPConn) error
@@ -62,6 +68,7 @@ type Deps struct {
 	Resolver  func() netip.AddrPort // where name lookups over TCP go; invalid if there is no resolver
 	Metrics   *Metrics
 	Relay     Relay
+	Conns     Conns
 }
 
 // App is an application to serve.

@@ -17,6 +17,7 @@ type target struct {
 	addr     netip.AddrPort // real
 	managed  bool           // an application under AppSwitch listens there: its agent will ask who connects
 	endpoint *ax.Endpoint   // if it was chosen from the service table
+	source   netip.Addr     // real address to connect from; invalid: any
 	verdict  ax.Verdict
 	reason   ax.Reason
 	errno    syscall.Errno // refused: what the application gets
@@ -56,11 +57,11 @@ func (t *task) resolve(s socktab.Socket, dest netip.AddrPort, tried []ax.Endpoin
 	if snapshot == nil {
 		return target{verdict: ax.Deny, reason: ax.ReasonNoSnapshot}, false
 	}
-	d := t.d.deps.Decider.Decide(snapshot, ax.Flow{App: t.app.ID, Labels: t.app.Labels, Proto: s.Proto, Dest: dest}, tried)
+	d := t.d.deps.Decider.Decide(snapshot, ax.Flow{App: t.app.ID, Client: t.app.Addr, Labels: t.app.Labels, Proto: s.Proto, Dest: dest}, tried)
 	out := target{verdict: d.Verdict, reason: d.Reason}
 	switch d.Verdict {
 	case ax.Allow:
-		out.addr, out.endpoint, out.managed = d.Endpoint.Host, d.Endpoint, s.Proto == ax.TCP
+		out.addr, out.endpoint, out.source, out.managed = d.Endpoint.Host, d.Endpoint, d.Source, s.Proto == ax.TCP
 	case ax.Passthrough:
 		out.addr = dest
 		if s.Domain == unix.AF_INET && !dest.Addr().Is4() {
