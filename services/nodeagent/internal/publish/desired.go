@@ -17,6 +17,8 @@ type key struct {
 	id   string
 }
 
+func nodeKey(name ax.NodeName) key { return key{registryv1.Kind_KIND_NODE, string(name)} }
+
 func appKey(id ax.AppID) key { return key{registryv1.Kind_KIND_APP, string(id)} }
 
 func endpointKey(id ax.EndpointID) key { return key{registryv1.Kind_KIND_ENDPOINT, string(id)} }
@@ -26,7 +28,8 @@ func endpointKey(id ax.EndpointID) key { return key{registryv1.Kind_KIND_ENDPOIN
 type desired struct {
 	// mu guards everything below.
 	mu       sync.Mutex
-	values   map[key]any           // ax.App or ax.Endpoint: the table as it should be
+	node     ax.Node               // whose table it is
+	values   map[key]any           // ax.App, ax.Endpoint or, once relabelled, ax.Node: the table as it should be
 	sent     map[key]struct{}      // what may be in the table
 	queued   map[key]*list.Element // what is to be written or, if it has no value, deleted
 	queue    *list.List            // of queueEntry, oldest first

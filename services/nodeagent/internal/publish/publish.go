@@ -84,6 +84,7 @@ func New(cfg Config, deps Deps) (*Publisher, error) {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
 	p := &Publisher{cfg: cfg, deps: deps, wake: make(chan struct{}, 1), desired: newDesired()}
+	p.node = cfg.Node
 	if err := p.metrics.register(deps.Metrics, p.Stats); err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
@@ -101,6 +102,26 @@ func (p *Publisher) PutEndpoint(e ax.Endpoint) { p.want(endpointKey(e.ID), e) }
 
 // DropEndpoint wants an endpoint out of the table.
 func (p *Publisher) DropEndpoint(id ax.EndpointID) { p.unwant(endpointKey(id)) }
+
+// Node returns the node as it should be in the table.
+func (p *Publisher) Node() ax.Node {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.node
+}
+
+// Relabel gives the node other labels. They are published like everything else, and under each new lease.
+func (p *Publisher) Relabel(labels ax.Labels) error {
+	if err := labels.Validate(); err != nil {
+		return fmt.Errorf("node labels: %w", err)
+	}
+	p.mu.Lock()
+	p.node.Labels = labels
+	node := p.node
+	p.mu.Unlock()
+	p.want(nodeKey(node.Name), node)
+	return nil
+}
 
 // Restored says that everything that outlived a restart of the agent has been put again. Only from then on are records
 // deleted that an earlier run has left in the table: deleted sooner, they would be missing until put again.

@@ -40,7 +40,7 @@ func (p *Publisher) grant(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, GrantTimeout)
 	defer cancel()
 	resp, err := p.deps.Client.GrantLease(ctx, &registryv1.GrantLeaseRequest{
-		Node: axpb.Node(p.cfg.Node), Ttl: durationpb.New(p.cfg.TTL),
+		Node: axpb.Node(p.Node()), Ttl: durationpb.New(p.cfg.TTL),
 	}, grpc.WaitForReady(true))
 	if err != nil {
 		return 0, fmt.Errorf("grant lease: %w", err)
