@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"appswitch.io/internal/ax"
 	"context"
 	"fmt"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"appswitch.io/internal/ax"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
