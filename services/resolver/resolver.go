@@ -85,7 +85,7 @@ func (s *Service) build(cfg Config, p parsed, deps Deps) (err error) {
 		return err
 	}
 	s.watch, err = watch.New(watch.Config{
-		Service: "resolver", Client: deps.Registry, Kinds: feed.Kinds(), Handler: s.feed, Log: deps.Log, Metrics: deps.Metrics,
+		Service: "resolver", Client: deps.Registry, Kinds: feed.Kinds(), Handler: s.feed, Log: deps.Log, Metrics: deps.Metrics, Tracer: deps.Tracer,
 	})
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"appswitch.io/internal/axpb"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	"github.com/cenkalti/backoff/v5"
+	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -47,11 +48,12 @@ type Config struct {
 	KeepOnExit bool          // leave lease and records behind: applications outlive the agent, and the next one takes over
 }
 
-// Deps is what a Publisher needs; all of it is required.
+// Deps is what a Publisher needs; all of it is required, but Tracer.
 type Deps struct {
 	Client  registryv1.RegistryServiceClient
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+	Tracer  opentracing.Tracer // traces what is published from here to the last node's routes; nil: none
 }
 
 // Publisher writes one node's records. It is safe for concurrent use.
@@ -73,6 +75,9 @@ type Stats struct {
 func New(cfg Config, deps Deps) (*Publisher, error) {
 	if deps.Client == nil || deps.Log == nil || deps.Metrics == nil {
 		return nil, errors.New("publish: Client, Log and Metrics are required")
+	}
+	if deps.Tracer == nil {
+		deps.Tracer = opentracing.NoopTracer{}
 	}
 	if cfg.TTL == 0 {
 		cfg.TTL = DefaultTTL
@@ -97,8 +102,18 @@ func (p *Publisher) PutApp(a ax.App) { p.want(appKey(a.ID), a) }
 // DropApp wants an application out of the table.
 func (p *Publisher) DropApp(id ax.AppID) { p.unwant(appKey(id)) }
 
-// PutEndpoint wants an endpoint in the table.
-func (p *Publisher) PutEndpoint(e ax.Endpoint) { p.want(endpointKey(e.ID), e) }
+// PutEndpoint wants an endpoint in the table. A trace begins here: it is called when an application listens.
+func (p *Publisher) PutEndpoint(e ax.Endpoint) {
+	p.mu.Lock()
+	changed := p.put(endpointKey(e.ID), e)
+	if changed {
+		p.begin(endpointKey(e.ID), e, p.deps.Tracer)
+	}
+	p.mu.Unlock()
+	if changed {
+		p.signal()
+	}
+}
 
 // DropEndpoint wants an endpoint out of the table.
 func (p *Publisher) DropEndpoint(id ax.EndpointID) { p.unwant(endpointKey(id)) }
