@@ -1,12 +1,16 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -37,6 +41,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE") != "",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"samejson": sameJSON},
 		Setup: func(env *testscript.Env) error {
 			if err := freePorts(env, 4); err != nil {
 				return err
@@ -71,6 +76,33 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// sameJSON compares two files of JSON, whatever their layout and the order of their lists: samejson a.json b.json.
+func sameJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: samejson FILE FILE")
+	}
+	var values [2]any
+	for i, name := range args {
+		if err := json.Unmarshal([]byte(ts.ReadFile(name)), &values[i]); err != nil {
+			ts.Fatalf("%s: %v", name, err)
+		}
+		sortLists(values[i])
+	}
+	if !reflect.DeepEqual(values[0], values[1]) {
+		ts.Fatalf("%s and %s differ:\n%s\n%s", args[0], args[1], ts.ReadFile(args[0]), ts.ReadFile(args[1]))
+	}
+}
+
+// sortLists brings the lists of objects in a JSON value into one order.
+func sortLists(value any) {
+	object, _ := value.(map[string]any)
+	for _, v := range object {
+		if list, ok := v.([]any); ok {
+			slices.SortFunc(list, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+		}
+	}
 }
 
 // freePorts names ports of loopback that nobody has: $PORT1 and so on.

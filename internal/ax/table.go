@@ -61,6 +61,7 @@ type Node struct {
 	Driver        string
 	Start         time.Time
 	ReservedPorts []uint16 // AppSwitch's own ports of that address, denied to applications
+	Labels        Labels   // what the node is, for people and selectors; no part of any decision
 }
 
 // App is a running application: one `ax run` and all its processes.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/internal/trace"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 )
 
@@ -16,6 +17,7 @@ type Record struct {
 	Kind  registryv1.Kind
 	Key   string // key within the kind, as described at registryv1.Kind
 	Value any    // ax.Node, ax.App, ax.Endpoint, ax.VirtualService, ax.Policy or ax.Claim
+	Trace string // traceparent of the trace in which it was put; empty if there was none
 }
 
 // RecordFrom reads a record. Where the value does not validate but its kind and key are known, they are returned
@@ -25,6 +27,7 @@ func RecordFrom(p *registryv1.Record) (Record, error) {
 	if err != nil {
 		return r, err
 	}
+	r.Trace = trace.Checked(p.GetTraceParent())
 	switch v := p.GetValue().(type) {
 	case *registryv1.Record_Node:
 		r.Value, err = NodeFrom(v.Node)

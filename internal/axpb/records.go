@@ -26,12 +26,15 @@ func NodeFrom(p *typev1.Node) (ax.Node, error) {
 		}
 		n.ReservedPorts = append(n.ReservedPorts, port)
 	}
+	if n.Labels, err = labelsFrom(p.GetLabels()); err != nil {
+		return ax.Node{}, fmt.Errorf("node.labels: %w", err)
+	}
 	return n, nil
 }
 
 // Node writes a node.
 func Node(n ax.Node) *typev1.Node {
-	p := &typev1.Node{Name: string(n.Name), Cluster: n.Cluster, Ip: n.Addr.String(), Version: n.Version, Driver: n.Driver, StartTime: timestamp(n.Start)}
+	p := &typev1.Node{Name: string(n.Name), Cluster: n.Cluster, Ip: n.Addr.String(), Version: n.Version, Driver: n.Driver, StartTime: timestamp(n.Start), Labels: n.Labels}
 	for _, port := range n.ReservedPorts {
 		p.ReservedPorts = append(p.ReservedPorts, uint32(port))
 	}

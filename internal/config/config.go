@@ -15,49 +15,75 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
-	"github.com/spf13/viper"
 )
 
 const (
 	// FileFlag names the flag that holds the path of the configuration file: YAML, TOML or JSON by its extension.
 	FileFlag = "config"
+	// DefaultFile is read when it exists and no other is named.
+	DefaultFile = "/etc/appswitch/appswitch.yaml"
 	// envPrefix starts the name of every variable; AX_NODE_NAME is --node-name.
 	envPrefix = "AX_"
 	// optsVariable holds further options in one string.
 	optsVariable = envPrefix + "OPTS"
-	// blockDelimiter joins keys of nested blocks; no key contains it.
-	blockDelimiter = "\x00"
 )
 
 // commands are flags that do something once instead of holding an option.
-var commands = []string{"help", "version"}
+var commands = []string{"help", "version", "show-config"}
 
 // Options says where options come from, besides flags that are parsed already.
 type Options struct {
 	Environ []string // "KEY=value", as os.Environ gives it
-	Foreign []string // AX_* variables that belong to other programs and are passed over; a final * stands for any ending
+	// Foreign are the AX_* variables that belong to other programs and are passed over, as are the keys of a file that
+	// stand for the same options: one environment and one file may serve several programs. A final * stands for any
+	// ending.
+	Foreign []string
+	File    string // read if it exists and --config names no other; usually DefaultFile
 }
 
-// Load sets the flags that the command line left alone; the command line must be parsed. It reports all mistakes at once.
-func Load(fs *pflag.FlagSet, opts Options) error {
-	given := map[string]bool{} // flags set by a nearer source
-	fs.Visit(func(f *pflag.Flag) { given[f.Name] = true })
+// Origins tells, by flag, where a value came from: "flag", "AX_OPTS", the name of a variable, or the path of a file, in
+// YAML with ":line". Flags that are not in it have their default.
+type Origins map[string]string
+
+// fromFlag is the origin of what the command line gave.
+const fromFlag = "flag"
+
+// Load sets the flags that the command line left alone; the command line must be parsed. It reports all mistakes at
+// once, and where each value came from.
+func Load(fs *pflag.FlagSet, opts Options) (Origins, error) {
+	given := Origins{}                // flags set by a nearer source
+	fs.VisitAll(func(f *pflag.Flag) { // not Visit: another set with the same flags may have parsed the command line
+		if f.Changed {
+			given[f.Name] = fromFlag
+		}
+	})
 	env := variables(opts.Environ)
 	var errs []error
-	collect := func(names []string, err error) {
-		for _, n := range names {
-			given[n] = true
-		}
+	collect := func(origins Origins, err error) {
+		maps.Copy(given, origins)
 		if err != nil {
 			errs = append(errs, err)
 		}
 	}
 	collect(fromOpts(fs, given, env[optsVariable]))
 	collect(fromEnv(fs, given, env, opts.Foreign))
-	if f := fs.Lookup(FileFlag); f != nil && f.Value.String() != "" {
-		collect(fromFile(fs, given, f.Value.String()))
+	if path := filePath(fs, opts.File); path != "" {
+		collect(fromFile(fs, given, path, opts.Foreign))
 	}
-	return errors.Join(errs...)
+	return given, errors.Join(errs...)
+}
+
+// filePath returns the file to read: the one that --config names (none if it names none), or the usual one if it is there.
+func filePath(fs *pflag.FlagSet, usual string) string {
+	if f := fs.Lookup(FileFlag); f != nil && (f.Changed || f.Value.String() != "") {
+		return f.Value.String()
+	}
+	if usual != "" {
+		if _, err := os.Stat(usual); errors.Is(err, os.ErrNotExist) {
+			return ""
+		}
+	}
+	return usual
 }
 
 // Variable returns the name of the variable that stands for a flag.
@@ -90,7 +116,7 @@ func kubernetesLink(name, value string) bool {
 }
 
 // fromOpts reads the options of AX_OPTS. They stand before those of the command line, so they yield to them.
-func fromOpts(fs *pflag.FlagSet, given map[string]bool, value string) ([]string, error) {
+func fromOpts(fs *pflag.FlagSet, given Origins, value string) (Origins, error) {
 	words, err := Split(value)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", optsVariable, err)
@@ -99,12 +125,12 @@ func fromOpts(fs *pflag.FlagSet, given map[string]bool, value string) ([]string,
 	scratch.SortFlags = false
 	scratch.Usage = func() {}
 	fs.VisitAll(scratch.AddFlag)
-	var set []string
+	set := Origins{}
 	err = scratch.ParseAll(words, func(f *pflag.Flag, v string) error {
-		if given[f.Name] {
+		if given[f.Name] != "" {
 			return nil
 		}
-		set = append(set, f.Name)
+		set[f.Name] = optsVariable
 		return fs.Set(f.Name, v)
 	})
 	switch {
@@ -119,25 +145,23 @@ func fromOpts(fs *pflag.FlagSet, given map[string]bool, value string) ([]string,
 	return set, nil
 }
 
-func fromEnv(fs *pflag.FlagSet, given map[string]bool, env map[string]string, foreign []string) ([]string, error) {
+func fromEnv(fs *pflag.FlagSet, given Origins, env map[string]string, foreign []string) (Origins, error) {
 	flags := map[string]string{} // variable -> flag
 	for _, name := range settable(fs) {
 		flags[Variable(name)] = name
 	}
 	flags[Variable(FileFlag)] = FileFlag
-	var (
-		set  []string
-		errs []error
-	)
+	set := Origins{}
+	var errs []error
 	for _, variable := range slices.Sorted(maps.Keys(env)) {
 		name, known := flags[variable]
 		switch {
 		case variable == optsVariable:
 		case known && fs.Lookup(name) != nil:
-			if given[name] {
+			if given[name] != "" {
 				continue
 			}
-			set = append(set, name)
+			set[name] = variable
 			if err := fs.Set(name, env[variable]); err != nil {
 				errs = append(errs, fmt.Errorf("%s=%q: %w", variable, env[variable], err))
 			}
@@ -157,77 +181,16 @@ func matches(variable string, patterns []string) bool {
 	})
 }
 
+// isOption reports whether variables and files may set a flag.
+func isOption(flag string) bool { return flag != FileFlag && !slices.Contains(commands, flag) }
+
 // settable lists the flags that variables and files may set.
 func settable(fs *pflag.FlagSet) []string {
 	var names []string
 	fs.VisitAll(func(f *pflag.Flag) {
-		if f.Name != FileFlag && !slices.Contains(commands, f.Name) {
+		if isOption(f.Name) {
 			names = append(names, f.Name)
 		}
 	})
 	return names
-}
-
-func fromFile(fs *pflag.FlagSet, given map[string]bool, path string) ([]string, error) {
-	// viper's own message for a missing file lists search paths that we don't use.
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
-	}
-	v := viper.NewWithOptions(viper.KeyDelimiter(blockDelimiter)) // so that a dot in a key is no hierarchy
-	v.SetConfigFile(path)
-	if err := v.ReadInConfig(); err != nil {
-		return nil, fmt.Errorf("configuration file %s: %w", path, err)
-	}
-	known := settable(fs)
-	var (
-		set  []string
-		errs []error
-	)
-	settings := v.AllSettings()
-	for _, key := range v.AllKeys() { // AllSettings leaves out the keys that have no value
-		if _, ok := settings[key]; !ok && !strings.Contains(key, blockDelimiter) {
-			settings[key] = nil
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(settings)) {
-		if !slices.Contains(known, key) {
-			errs = append(errs, fmt.Errorf("configuration file %s: unknown key %q%s", path, key, nearest(key, known)))
-			continue
-		}
-		if given[key] || settings[key] == nil { // a key without a value is unset, like an empty variable
-			continue
-		}
-		set = append(set, key)
-		if err := setFromFile(fs, key, settings[key]); err != nil {
-			errs = append(errs, fmt.Errorf("configuration file %s: %s: %w", path, key, err))
-		}
-	}
-	return set, errors.Join(errs...)
-}
-
-// setFromFile hands a value of the file to the flag in the form that the command line would have it.
-func setFromFile(fs *pflag.FlagSet, name string, value any) error {
-	switch v := value.(type) {
-	case map[string]any:
-		return errors.New("wants a value, not a block of further keys")
-	case []any:
-		words := make([]string, len(v))
-		for i, e := range v {
-			switch e.(type) {
-			case map[string]any, []any, nil:
-				return errors.New("wants a list of plain values")
-			}
-			words[i] = fmt.Sprint(e)
-		}
-		if list, ok := fs.Lookup(name).Value.(pflag.SliceValue); ok {
-			if err := list.Replace(words); err != nil {
-				return err
-			}
-			fs.Lookup(name).Changed = true
-			return nil
-		}
-		return fs.Set(name, strings.Join(words, ","))
-	default:
-		return fs.Set(name, fmt.Sprint(v))
-	}
 }

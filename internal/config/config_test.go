@@ -58,7 +58,8 @@ func load(t *testing.T, args []string, opts Options) (*options, error) {
 	if err := o.fs.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	return o, Load(o.fs, opts)
+	_, err := Load(o.fs, opts)
+	return o, err
 }
 
 func TestTheNearestSourceWins(t *testing.T) {

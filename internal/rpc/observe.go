@@ -34,7 +34,10 @@ func newCallMetrics(reg prometheus.Registerer, side string) (*callMetrics, error
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: name("in_flight"), Help: "Calls that have not ended."}),
 		panics:   prometheus.NewCounter(prometheus.CounterOpts{Name: name("panics_total"), Help: "Calls whose handler panicked."}),
 	}
-	err := errors.Join(register(reg, &m.calls), register(reg, &m.seconds), register(reg, &m.inFlight), register(reg, &m.panics))
+	err := errors.Join(register(reg, &m.calls), register(reg, &m.seconds), register(reg, &m.inFlight))
+	if side == "server" { // only handlers panic
+		err = errors.Join(err, register(reg, &m.panics))
+	}
 	return m, err
 }
 

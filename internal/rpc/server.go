@@ -32,7 +32,7 @@ type ServerConfig struct {
 // Server is a gRPC server with its health service.
 type Server struct {
 	*grpc.Server
-	Health *health.Server // SERVING from the start; services may set their own names
+	Health *health.Server // SERVING from the start, as a whole ("") and each service by its name
 
 	log      *slog.Logger
 	secure   bool
@@ -74,6 +74,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 // Serve serves on all listeners until ctx ends or one of them fails, then stops the server: streams are cancelled,
 // other calls may finish, and whatever is left after [StopTimeout] is cut off. It closes the listeners.
 func Serve(ctx context.Context, s *Server, listeners ...net.Listener) error {
+	for name := range s.GetServiceInfo() {
+		s.Health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
 		if !s.secure && reachable(l.Addr()) {

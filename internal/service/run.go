@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -22,14 +25,19 @@ type Process struct {
 	Args           []string
 	Environ        []string
 	Stdout, Stderr io.Writer
+	Hangup         <-chan os.Signal // each one reloads the options; may be nil
+	ConfigFile     string           // read if it exists and --config names no other
 }
+
+// showConfig names the flag that shows the options.
+const showConfig = "show-config"
 
 // SharedVariables are those of all programs of AppSwitch: one environment may serve several of them, so each passes over
 // what is another's (config.Options.Foreign).
 var SharedVariables = []string{
 	"AX_SERVER", "AX_RUN_DIR", "AX_STATE_DIR", "AX_AGENT_STATE_DIR", "AX_DRIVER", "AX_NODE_INTERFACE", "AX_NODE_NAME", "AX_NEIGHBORS", "AX_CLUSTER",
 	"AX_CLEAN", "AX_DNS", "AX_DNS_ADDR", "AX_DNS_ALLOW_FORWARD", "AX_DNS_CACHE_SIZE", "AX_DNS_DOMAIN", "AX_DNS_LISTEN", "AX_DNS_PORT", "AX_DNS_SERVERS",
-	"AX_PORTS", "AX_AGENT_TIMEOUT", "AX_REST_PORT", "AX_REST_LISTEN", "AX_GRPC_LISTEN", "AX_GOSSIP_PORT", "AX_GOSSIP_AUTO_DISCOVER", "AX_EGRESS_GATEWAY",
+	"AX_PORTS", "AX_NODE_LABELS", "AX_ETCD_UNSAFE_NO_FSYNC", "AX_REFLECTION", "AX_AGENT_TIMEOUT", "AX_REST_PORT", "AX_REST_LISTEN", "AX_GRPC_LISTEN", "AX_GOSSIP_PORT", "AX_GOSSIP_AUTO_DISCOVER", "AX_EGRESS_GATEWAY",
 	"AX_FEDERATION_GATEWAY_IP", "AX_FEDERATION_GATEWAY_ADVERTISE_IP", "AX_FEDERATION_GATEWAY_PORT",
 	"AX_FEDERATION_GATEWAY_GOSSIP_PORT", "AX_FEDERATION_GATEWAY_NEIGHBORS",
 	"AX_ETCD_ENDPOINTS", "AX_ETCD_LISTEN", "AX_ETCD_CLIENT_PORT", "AX_ETCD_PEER_PORT", "AX_IP_POOL", "AX_CLAIM_TTL", "AX_LEASE_TTL",
@@ -37,39 +45,40 @@ var SharedVariables = []string{
 	"AX_REGISTRY_ADDR", "AX_ROUTER_ADDR", "AX_RESOLVER_ADDR", "AX_NODEAGENT_ADDR", "AX_GATEWAY_ADDR",
 }
 
-// options are those that all daemons have.
+// options are those of a daemon, all of them.
 type options struct {
-	listen     string
-	reflection bool
-	tls        rpc.TLS
-	telemetry  telemetry.Config
-	peers      peerConfig
+	fs          *pflag.FlagSet
+	own, shared *pflag.FlagSet // the parts of fs, for --help
+	origins     config.Origins
+	config      Config // of the service
+	listen      string
+	reflection  bool
+	tls         rpc.TLS
+	telemetry   telemetry.Config
+	peers       peerConfig
 }
 
 // Run runs a daemon until ctx ends and returns its exit code.
 func Run(ctx context.Context, spec Spec, p Process) int {
-	fs := pflag.NewFlagSet(spec.Name, pflag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	fs.Usage = func() {}
-	o := &options{telemetry: telemetry.DefaultConfig()}
-	o.telemetry.MetricsListen = spec.Self.MetricsAddr()
-	own := pflag.NewFlagSet("", pflag.ContinueOnError)
-	spec.Config.Flags(own)
-	o.peers = newPeerConfig(spec.Peers, own)
-	shared := pflag.NewFlagSet("", pflag.ContinueOnError)
-	o.flags(spec, shared)
-	fs.AddFlagSet(own)
-	fs.AddFlagSet(shared)
-	err := fs.Parse(p.Args)
+	defaults := clone(spec.Config)
+	o := declare(spec, spec.Config)
+	err := o.fs.Parse(p.Args)
+	replay := config.CommandLine(o.fs)
 	switch {
-	case errors.Is(err, pflag.ErrHelp) || flagSet(fs, "help"):
-		fmt.Fprint(p.Stdout, help(spec, own, shared))
+	case errors.Is(err, pflag.ErrHelp) || flagSet(o.fs, "help"):
+		fmt.Fprint(p.Stdout, help(spec, o.own, o.shared))
 		return ExitOK
-	case err == nil && flagSet(fs, "version"):
+	case err == nil && flagSet(o.fs, "version"):
 		fmt.Fprintln(p.Stdout, version.Line(spec.Name))
 		return ExitOK
 	case err == nil:
-		err = o.complete(spec, fs, p.Environ)
+		err = o.complete(spec, p)
+	}
+	if err == nil && flagSet(o.fs, showConfig) {
+		err = config.WriteView(p.Stdout, config.View(o.fs, o.origins))
+		if err == nil {
+			return ExitOK
+		}
 	}
 	if err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -78,11 +87,44 @@ func Run(ctx context.Context, spec Spec, p Process) int {
 		fmt.Fprintf(p.Stderr, "Run '%s --help' for the options.\n", spec.Name)
 		return ExitUsage
 	}
-	if err := run(ctx, spec, o, p.Stderr); err != nil {
+	reload := func() (*pflag.FlagSet, error) {
+		again := declare(spec, clone(defaults))
+		err := replay(again.fs)
+		if err == nil {
+			err = again.complete(spec, p)
+		}
+		return again.fs, err
+	}
+	if err := run(ctx, spec, o, p, reload); err != nil {
 		fmt.Fprintf(p.Stderr, "%s: %v\n", spec.Name, err)
 		return ExitError
 	}
 	return ExitOK
+}
+
+// declare makes the options of a daemon, with cfg for those of its service.
+func declare(spec Spec, cfg Config) *options {
+	o := &options{
+		fs: pflag.NewFlagSet(spec.Name, pflag.ContinueOnError), own: pflag.NewFlagSet("", pflag.ContinueOnError),
+		shared: pflag.NewFlagSet("", pflag.ContinueOnError), config: cfg, telemetry: telemetry.DefaultConfig(),
+	}
+	o.fs.SetOutput(io.Discard)
+	o.fs.Usage = func() {}
+	o.telemetry.MetricsListen = spec.Self.MetricsAddr()
+	cfg.Flags(o.own)
+	o.peers = newPeerConfig(spec.Peers, o.own)
+	o.flags(spec, o.shared)
+	o.fs.AddFlagSet(o.own)
+	o.fs.AddFlagSet(o.shared)
+	return o
+}
+
+// clone copies a configuration. Its lists are shared, which is safe: flags replace a list as a whole.
+func clone(c Config) Config {
+	v := reflect.ValueOf(c).Elem()
+	p := reflect.New(v.Type())
+	p.Elem().Set(v)
+	return p.Interface().(Config) //nolint:forcetypeassert // it is c's own type
 }
 
 func (o *options) flags(spec Spec, fs *pflag.FlagSet) {
@@ -93,14 +135,16 @@ func (o *options) flags(spec Spec, fs *pflag.FlagSet) {
 	fs.String(config.FileFlag, "", "read options from this YAML, TOML or JSON file: the flags' names without dashes in front")
 	fs.BoolP("help", "h", false, "show this help")
 	fs.Bool("version", false, "show the version")
+	fs.Bool(showConfig, false, "show each option, its value and where that came from, and exit")
 }
 
 // complete reads the other sources of options and checks all of them.
-func (o *options) complete(spec Spec, fs *pflag.FlagSet, environ []string) error {
-	if fs.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
+func (o *options) complete(spec Spec, p Process) (err error) {
+	if o.fs.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", o.fs.Arg(0))
 	}
-	if err := config.Load(fs, config.Options{Environ: environ, Foreign: slices.Concat(spec.Foreign, SharedVariables)}); err != nil {
+	o.origins, err = config.Load(o.fs, config.Options{Environ: p.Environ, Foreign: slices.Concat(spec.Foreign, SharedVariables), File: p.ConfigFile})
+	if err != nil {
 		return err
 	}
 	var errs []error
@@ -109,7 +153,7 @@ func (o *options) complete(spec Spec, fs *pflag.FlagSet, environ []string) error
 			errs = append(errs, fmt.Errorf("--listen %q: want ADDRESS:PORT, such as %s", a, spec.Self.Addr()))
 		}
 	}
-	errs = append(errs, o.tls.Validate(), o.telemetry.Validate(), spec.Config.Validate())
+	errs = append(errs, o.tls.Validate(), o.telemetry.Validate(), o.config.Validate())
 	return errors.Join(errs...)
 }
 
@@ -122,8 +166,8 @@ func (o *options) addresses() []string {
 }
 
 // run builds everything in the order in which it depends on each other and takes it down the other way round.
-func run(ctx context.Context, spec Spec, o *options, logs io.Writer) error {
-	tel, err := telemetry.New(o.telemetry, telemetry.Options{Program: spec.Name, Output: logs})
+func run(ctx context.Context, spec Spec, o *options, p Process, reload func() (*pflag.FlagSet, error)) error {
+	tel, err := telemetry.New(o.telemetry, telemetry.Options{Program: spec.Name, Output: p.Stderr})
 	if err != nil {
 		return err
 	}
@@ -141,16 +185,36 @@ func run(ctx context.Context, spec Spec, o *options, logs io.Writer) error {
 		return err
 	}
 	svc.Register(server)
+	live := tel.Live()
+	if r, ok := svc.(Reloadable); ok {
+		maps.Copy(live, r.Live())
+	}
+	reloader, err := config.NewReloader(config.ReloaderConfig{Log: tel.Log, Metrics: tel.Metrics, Running: o.fs, Load: reload, Live: live})
+	if err != nil {
+		return err
+	}
 	listeners, err := listen(ctx, o.addresses())
 	if err != nil {
 		server.Stop()
 		return err
 	}
-	return runAll(ctx, tel, svc, server, listeners)
+	return runAll(ctx, parts{tel: tel, svc: svc, server: server, listeners: listeners, reload: func(ctx context.Context) error {
+		return reloader.Run(ctx, p.Hangup)
+	}})
+}
+
+// parts is what a daemon runs.
+type parts struct {
+	tel       *telemetry.Telemetry
+	svc       Service
+	server    *rpc.Server
+	listeners []net.Listener
+	reload    func(context.Context) error
 }
 
 // runAll runs server and service until ctx ends or one of them does, and telemetry until both are gone.
-func runAll(ctx context.Context, tel *telemetry.Telemetry, svc Service, server *rpc.Server, listeners []net.Listener) error {
+func runAll(ctx context.Context, p parts) error {
+	tel := p.tel
 	telCtx, stopTelemetry := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopTelemetry()
 	work, ctx := errgroup.WithContext(ctx)
@@ -169,9 +233,10 @@ func runAll(ctx context.Context, tel *telemetry.Telemetry, svc Service, server *
 			return nil
 		}
 	})
-	work.Go(func() error { return rpc.Serve(ctx, server, listeners...) })
+	work.Go(func() error { return rpc.Serve(ctx, p.server, p.listeners...) })
+	work.Go(func() error { return p.reload(ctx) })
 	work.Go(func() error {
-		err := svc.Run(ctx)
+		err := p.svc.Run(ctx)
 		switch stopping := ctx.Err() != nil; {
 		case err == nil && !stopping:
 			return errors.New("the service ended by itself")
@@ -180,7 +245,7 @@ func runAll(ctx context.Context, tel *telemetry.Telemetry, svc Service, server *
 		}
 		return err
 	})
-	for _, l := range listeners {
+	for _, l := range p.listeners {
 		tel.Log.Info("serving gRPC", "address", l.Addr().String(), "version", version.Get().String())
 	}
 	err := work.Wait()
@@ -231,6 +296,6 @@ func help(spec Spec, own, shared *pflag.FlagSet) string {
 	}
 	const width = 110
 	fmt.Fprintf(&b, "\nOptions:\n%s\nOptions of every daemon:\n%s", own.FlagUsagesWrapped(width), shared.FlagUsagesWrapped(width))
-	b.WriteString("\nEvery option can be given as a variable too (--node-name is AX_NODE_NAME), in AX_OPTS, or in the file that\n--config names. The command line wins, then AX_OPTS, the variable, the file.\n")
+	b.WriteString("\nEvery option can be given as a variable too (--node-name is AX_NODE_NAME), in AX_OPTS, or in the file that\n--config names. The command line wins, then AX_OPTS, the variable, the file (" + config.DefaultFile + " if --config\nnames none). SIGHUP reloads the options.\n")
 	return b.String()
 }

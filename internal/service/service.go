@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"appswitch.io/internal/config"
 	"appswitch.io/internal/rpc"
 	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,7 +28,13 @@ type Service interface {
 	Run(ctx context.Context) error
 }
 
-// Config is the configuration of a service.
+// Reloadable is a Service some of whose options can change while it runs.
+type Reloadable interface {
+	Live() config.Live
+}
+
+// Config is the configuration of a service. It is a pointer to a struct, whose copy with the defaults serves to load the
+// options again.
 type Config interface {
 	Flags(*pflag.FlagSet)
 	Validate() error
@@ -71,16 +78,18 @@ const (
 	ExitUsage = 2 // the options are wrong
 )
 
-// Main runs a daemon and exits. SIGINT and SIGTERM end it in order, a second one at once.
+// Main runs a daemon and exits. SIGINT and SIGTERM end it in order, a second one at once. SIGHUP reloads its options.
 func Main(spec Spec) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
 	go func() { // lives as long as the process
 		s := <-signals
 		cancel(errors.New("received " + s.String()))
 		<-signals
 		os.Exit(ExitError)
 	}()
-	os.Exit(Run(ctx, spec, Process{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}))
+	os.Exit(Run(ctx, spec, Process{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr, Hangup: hangup, ConfigFile: config.DefaultFile}))
 }

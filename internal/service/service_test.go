@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"appswitch.io/internal/config"
 	"appswitch.io/internal/rpc"
 	"appswitch.io/internal/rpc/rpctest"
 	"appswitch.io/internal/version"
@@ -324,6 +326,86 @@ func TestEveryPeerHasItsOwnPorts(t *testing.T) {
 				t.Errorf("%s and %s share %s", p, other, a)
 			}
 			seen[a] = p
+		}
+	}
+}
+
+// live is a demo whose size can change.
+type live struct {
+	demo
+	sizes chan string
+}
+
+func (l *live) Live() config.Live {
+	return config.Live{"size": func(fs *pflag.FlagSet) error {
+		l.sizes <- fs.Lookup("size").Value.String()
+		return nil
+	}}
+}
+
+func TestHangupReloadsOptions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "demod.yaml")
+	write := func(content string) { // in one step: a reload may be under way
+		if err := errors.Join(os.WriteFile(path+".new", []byte(content), 0o600), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("size: 4\n")
+	var cfg demoConfig
+	l := &live{sizes: make(chan string, 1)}
+	spec := demoSpec(&cfg, nil, func(Env) (Service, error) { return l, nil })
+	hangup := make(chan os.Signal)
+	ctx, cancel := context.WithCancel(t.Context())
+	var out, errs output
+	code := make(chan int, 1)
+	go func() {
+		code <- Run(ctx, spec, Process{Args: []string{"--listen=" + freeAddr(t), "--metrics-listen=", "--config=" + path}, Stdout: &out, Stderr: &errs, Hangup: hangup})
+	}()
+	hangup <- syscall.SIGHUP // taken when the first load is done
+	// A signal is taken when the one before has been dealt with: the second of two tells that the first has.
+	reload := func(content string) {
+		write(content)
+		hangup <- syscall.SIGHUP
+		hangup <- syscall.SIGHUP
+	}
+	reload("size: 5\nlog-level: debug\n")
+	if size := <-l.sizes; size != "5" {
+		t.Errorf("size %s", size)
+	}
+	reload("size: 99\n") // refused by the service's own check
+	reload("size: 6\nlog-level: debug\nreflection: false\n")
+	if size := <-l.sizes; size != "6" {
+		t.Errorf("size %s", size)
+	}
+	hangup <- syscall.SIGHUP // taken when the one before is done
+	cancel()
+	if c := <-code; c != ExitOK {
+		t.Errorf("exit code %d", c)
+	}
+	for _, want := range []string{"option=log-level from=info to=debug", "--size 99: want at most 9", "option=reflection running=true configured=false"} {
+		if !strings.Contains(errs.String(), want) {
+			t.Errorf("no %q in\n%s", want, errs.String())
+		}
+	}
+}
+
+func TestShowConfig(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "usual.yaml")
+	if err := os.WriteFile(path, []byte("size: 4\nnode-name: another daemon's\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var cfg demoConfig
+	var out, errs output
+	code := Run(t.Context(), demoSpec(&cfg, nil, nil), Process{
+		Args: []string{"--show-config", "--reflection=false"}, Environ: []string{"AX_LOG_LEVEL=warn"}, Stdout: &out, Stderr: &errs, ConfigFile: path,
+	})
+	fields := strings.Join(strings.Fields(out.String()), " ")
+	if code != ExitOK || errs.String() != "" {
+		t.Errorf("exit code %d, %s", code, errs.String())
+	}
+	for _, want := range []string{"size 4 " + path + ":1", "reflection false flag", "log-level warn AX_LOG_LEVEL", "tls false default"} {
+		if !strings.Contains(fields, want) {
+			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
 }

@@ -27,7 +27,7 @@ func DefaultConfig() Config {
 
 // Flags declares the options.
 func (c *Config) Flags(fs *pflag.FlagSet) {
-	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error; can be changed later with PUT /loglevel on --metrics-listen")
+	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error; can be changed later with SIGHUP, or PUT /loglevel on --metrics-listen")
 	fs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 	fs.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "loopback ADDRESS:PORT of /metrics, /healthz, /loglevel and /debug/pprof; empty for none")
 	fs.StringVar(&c.OTLPEndpoint, "otlp-endpoint", c.OTLPEndpoint, "send traces to this OpenTelemetry collector over gRPC: http://HOST:4317, or https:// with TLS")

@@ -11,10 +11,12 @@ import (
 	"io"
 	"log/slog"
 
+	"appswitch.io/internal/config"
 	"appswitch.io/internal/version"
 	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -71,6 +73,17 @@ func New(cfg Config, opts Options) (*Telemetry, error) {
 		}
 	}
 	return t, nil
+}
+
+// Live returns the options that can change while the process runs.
+func (t *Telemetry) Live() config.Live {
+	return config.Live{"log-level": func(fs *pflag.FlagSet) error {
+		level, err := parseLevel(fs.Lookup("log-level").Value.String())
+		if err == nil {
+			t.level.Set(level)
+		}
+		return err
+	}}
 }
 
 // Run serves the debug port, sends spans and takes profiles until ctx ends, then writes what is left. It should outlive

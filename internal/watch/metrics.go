@@ -27,7 +27,7 @@ func (m *metrics) register(service string, r prometheus.Registerer, status func(
 	revision := prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("watch_revision", "Revision of the service table as last seen.")), func() float64 {
 		return float64(status().Revision)
 	})
-	contact := prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("watch_last_contact_seconds", "Unix time at which the registry was last heard of; 0 if never.")), func() float64 {
+	contact := prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("watch_last_contact_timestamp_seconds", "Unix time at which the registry was last heard of; 0 if never.")), func() float64 {
 		if t := status().LastContact; !t.IsZero() {
 			return float64(t.UnixMilli()) / 1000
 		}

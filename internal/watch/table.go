@@ -39,12 +39,14 @@ type Change struct {
 	Kind  registryv1.Kind
 	Key   string // key within the kind; for a claim the address in canonical text form
 	Value any    // ax.Node, ax.App, ax.Endpoint, ax.VirtualService, ax.Policy or ax.Claim by Kind; nil: deleted
+	Trace string // traceparent of the trace in which it was put; empty if there was none
 }
 
 // Event is the changes of one revision, in order. It may have none: then only the revision moves.
 type Event struct {
 	Revision ax.Revision
 	Changes  []Change
+	Traces   []string // in which the changes were made, as traceparents, at most trace.MaxParents
 }
 
 // Len returns the number of records.

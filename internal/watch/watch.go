@@ -13,12 +13,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/internal/trace"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	"github.com/cenkalti/backoff/v5"
+	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 )
@@ -49,6 +52,7 @@ type Config struct {
 	Handler Handler                          // required
 	Log     *slog.Logger                     // required
 	Metrics prometheus.Registerer            // required
+	Tracer  opentracing.Tracer               // continues the traces of changes; nil: none
 }
 
 // Status is the state of a watcher at a moment.
@@ -167,10 +171,29 @@ func (w *Watcher) receive(resp *registryv1.WatchResponse) error {
 	}
 	event := Event{Revision: ax.Revision(resp.GetRevision()), Changes: w.changes(resp.GetChanges())}
 	if len(event.Changes) > 0 {
-		w.cfg.Handler.Apply(event)
+		w.apply(event)
 	}
 	w.reached(resp.GetTableId(), event.Revision)
 	return nil
+}
+
+// apply hands an event over, in a span of each trace that it belongs to: what the handler makes of it continues them.
+func (w *Watcher) apply(e Event) {
+	spans := trace.Continue(w.cfg.Tracer, w.cfg.Service+" apply", tracesOf(e.Changes), opentracing.Tags{"revision": int64(e.Revision)})
+	defer spans.Finish()
+	e.Traces = spans.Parents()
+	w.cfg.Handler.Apply(e)
+}
+
+// tracesOf returns the traces of changes, each once.
+func tracesOf(changes []Change) []string {
+	var out []string
+	for _, c := range changes {
+		if c.Trace != "" && len(out) < trace.MaxParents && !slices.Contains(out, c.Trace) {
+			out = append(out, c.Trace)
+		}
+	}
+	return out
 }
 
 func (w *Watcher) receiveList(resp *registryv1.WatchResponse) error {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"appswitch.io/internal/ax"
@@ -18,7 +19,8 @@ import (
 // Config of a node agent.
 type Config struct {
 	NodeName      string
-	NodeInterface string // interface or address towards peers; empty: the first one with an IPv4 address
+	NodeInterface string   // interface or address towards peers; empty: the first one with an IPv4 address
+	NodeLabels    []string // that describe the node, "k=v"
 	Cluster       string
 	Driver        string
 	Ports         string // host ports for applications
@@ -51,6 +53,7 @@ func DefaultConfig() Config {
 func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.NodeName, "node-name", c.NodeName, "name of the node")
 	fs.StringVar(&c.NodeInterface, "node-interface", c.NodeInterface, "interface or IP address towards peers (default: the first non-loopback interface with an IPv4 address)")
+	fs.StringSliceVar(&c.NodeLabels, "node-labels", c.NodeLabels, "labels that describe the node, such as rack=a1,disk=ssd; shown by get nodes, of no effect on who may reach whom")
 	fs.StringVar(&c.Cluster, "cluster", c.Cluster, "name of the cluster")
 	fs.StringVar(&c.Driver, "driver", c.Driver, "interception driver: user (seccomp user notification)")
 	fs.StringVar(&c.Ports, "ports", c.Ports, "host ports given to applications: ports and ranges, separated by commas")
@@ -67,6 +70,9 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 func (c Config) Validate() error {
 	if c.NodeName == "" {
 		return errors.New("--node-name: empty, and the host has no name: give one")
+	}
+	if _, err := c.labels(); err != nil {
+		return fmt.Errorf("--node-labels: %w", err)
 	}
 	if c.Driver != "user" {
 		return fmt.Errorf("--driver %q: this build has the user driver only: use --driver user", c.Driver)
@@ -128,9 +134,19 @@ func InterfaceAddr(name string) (netip.Addr, error) {
 	return netip.Addr{}, errors.New("no interface but loopback has an IPv4 address: give one to the host, or name an address with --node-interface")
 }
 
+// labels returns those of the node.
+func (c Config) labels() (ax.Labels, error) {
+	if len(c.NodeLabels) == 0 {
+		return ax.Labels{}, nil
+	}
+	return ax.ParseLabels(strings.Join(c.NodeLabels, ","))
+}
+
 func (c Config) node(addr netip.Addr) ax.Node {
+	labels, _ := c.labels() // Validate has seen them
 	return ax.Node{
-		Name: ax.NodeName(c.NodeName), Cluster: c.Cluster, Addr: addr, Version: c.Version, Driver: c.Driver,
+		Labels: labels,
+		Name:   ax.NodeName(c.NodeName), Cluster: c.Cluster, Addr: addr, Version: c.Version, Driver: c.Driver,
 		Start: time.Now().UTC(), ReservedPorts: c.ReservedPorts,
 	}
 }

@@ -91,10 +91,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err := s.openState(); err != nil {
 		return nil, err
 	}
-	if s.publisher, err = publish.New(publish.Config{Node: s.node, KeepOnExit: true}, publish.Deps{Client: deps.Registry, Log: deps.Log, Metrics: deps.Metrics}); err != nil {
+	if s.publisher, err = publish.New(publish.Config{Node: s.node, KeepOnExit: true}, publish.Deps{Client: deps.Registry, Log: deps.Log, Metrics: deps.Metrics, Tracer: deps.Tracer}); err != nil {
 		return nil, err
 	}
-	if s.routes, err = routes.New(routes.Deps{Client: deps.Router, Log: deps.Log, Metrics: deps.Metrics}, s.node.Name); err != nil {
+	if s.routes, err = routes.New(routes.Deps{Client: deps.Router, Log: deps.Log, Metrics: deps.Metrics, Tracer: deps.Tracer}, s.node.Name); err != nil {
 		return nil, err
 	}
 	if s.flows, err = flows.New(deps.Metrics); err != nil {
@@ -129,6 +129,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}, attach.Deps{Log: deps.Log, Driver: s.driver, Publisher: s.publisher, Table: s.table})
 	if err != nil {
 		return nil, err
+	}
+	if err := s.registerSizes(deps.Metrics); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	s.server = attach.NewServer(deps.Log, s.manager, cfg.RunDir)
 	s.grpc = server.New(view{s}, s.flows)

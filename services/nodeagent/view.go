@@ -45,7 +45,7 @@ func (v view) socketID(cookie uint64) string {
 func (v view) Status() server.Status {
 	stats := v.s.publisher.Stats()
 	st := server.Status{
-		Node: v.s.node, Apps: len(v.s.manager.List()), Sockets: v.s.table.Len(),
+		Node: v.s.publisher.Node(), Apps: len(v.s.manager.List()), Sockets: v.s.table.Len(),
 		RouterConnected: v.s.routes.Connected(), RegistryConnected: stats.LeaseAlive, PendingWrites: stats.Pending,
 	}
 	if snapshot := v.s.routes.Snapshot(); snapshot != nil {

@@ -50,7 +50,9 @@ type Service struct {
 	listeners []*dnssrv.Listener
 	dns       *dnssrv.Server // nil with DNS switched off
 	addr      netip.AddrPort
-	grace     atomic.Pointer[time.Time] // when TableGrace ends; nil before Run
+	// forwarders is nil with DNS switched off.
+	forwarders *forwarders
+	grace      atomic.Pointer[time.Time] // when TableGrace ends; nil before Run
 }
 
 // New makes a resolver and binds its addresses, so that Addr is known to those who need it before anything runs. Run
@@ -83,7 +85,7 @@ func (s *Service) build(cfg Config, p parsed, deps Deps) (err error) {
 		return err
 	}
 	s.watch, err = watch.New(watch.Config{
-		Service: "resolver", Client: deps.Registry, Kinds: feed.Kinds(), Handler: s.feed, Log: deps.Log, Metrics: deps.Metrics,
+		Service: "resolver", Client: deps.Registry, Kinds: feed.Kinds(), Handler: s.feed, Log: deps.Log, Metrics: deps.Metrics, Tracer: deps.Tracer,
 	})
 	if err != nil {
 		return err
@@ -117,21 +119,16 @@ func (s *Service) buildDNS(cfg Config, p parsed, deps Deps) error {
 	if err != nil {
 		return err
 	}
-	upstreams := dnssrv.NewResolvConf(cfg.ResolvConf, h.resolver).Servers
-	if len(p.servers) > 0 {
-		for _, server := range p.servers {
-			if h.resolver(server) {
-				return fmt.Errorf("--dns-servers: %s is this resolver itself; name the servers behind it", server)
-			}
-		}
-		upstreams = func() []netip.AddrPort { return p.servers }
+	s.forwarders = newForwarders(h.resolver, dnssrv.NewResolvConf(cfg.ResolvConf, h.resolver).Servers)
+	if err := s.forwarders.set(p.servers); err != nil {
+		return err
 	}
 	cache, err := dnssrv.NewCache(cfg.CacheSize, deps.Metrics)
 	if err != nil {
 		return err
 	}
 	forward, err := dnssrv.NewForward(dnssrv.ForwardConfig{
-		Upstreams: upstreams, Cache: cache, Log: deps.Log, Metrics: deps.Metrics, Tracer: deps.Tracer,
+		Upstreams: s.forwarders.servers, Cache: cache, Log: deps.Log, Metrics: deps.Metrics, Tracer: deps.Tracer,
 	})
 	if err != nil {
 		return err

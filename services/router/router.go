@@ -84,7 +84,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
-	w, err := watch.New(watch.Config{Service: "router", Client: deps.Registry, Handler: srv, Log: deps.Log, Metrics: deps.Metrics})
+	w, err := watch.New(watch.Config{Service: "router", Client: deps.Registry, Handler: srv, Log: deps.Log, Metrics: deps.Metrics, Tracer: deps.Tracer})
 	if err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}

@@ -42,9 +42,9 @@ func (l *Lab) StartDaemon(flags ...string) *Daemon {
 	return d
 }
 
-// StartServices starts every service as a process of its own and waits until all are ready. The keys are the programs'
-// names.
-func (l *Lab) StartServices() map[string]*Daemon {
+// StartServices starts every service as a process of its own, all with further flags, and waits until all are ready. The
+// keys are the programs' names.
+func (l *Lab) StartServices(flags ...string) map[string]*Daemon {
 	l.t.Helper()
 	services := map[string]*Daemon{
 		"registryd":  l.daemon("http://127.0.0.1:6666", append([]string{"registryd"}, l.registryFlags()...)...),
@@ -54,6 +54,7 @@ func (l *Lab) StartServices() map[string]*Daemon {
 		"gatewayd":   l.daemon("http://127.0.0.1:6686", "gatewayd"),
 	}
 	for _, d := range services {
+		d.args = append(d.args, flags...)
 		d.Start()
 	}
 	l.Ready()

@@ -115,3 +115,17 @@ func dialIn(name string) func(ctx context.Context, network, address string) (net
 		return conn, err
 	}
 }
+
+// Listen makes a listener of the test itself on the laboratory's machine.
+func (l *Lab) Listen(address string) net.Listener {
+	l.t.Helper()
+	var listener net.Listener
+	inside := inNetns(l.netns, func() (err error) {
+		listener, err = net.Listen("tcp", address)
+		return err
+	})
+	if inside != nil {
+		l.t.Fatal(inside)
+	}
+	return listener
+}

@@ -101,7 +101,8 @@ underneath, and only where their labels allow it. Nothing about the programs cha
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	group(root)
 	root.AddCommand(
-		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newApply(), newDiff(), newExplain(), newStatus(), newCheck(), newVersion(),
+		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newApply(), newDiff(), newExplain(), newStatus(), newCheck(),
+		newConfig(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultCompletionCmd("completion")

@@ -54,7 +54,7 @@ The services are found where 'ax daemon' or the separate daemons have them by de
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		// AX_OPTS is for the daemon, and so is any variable that is no flag here.
 		environ := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AX_OPTS=") })
-		if err := config.Load(fs, config.Options{Environ: environ, Foreign: []string{"AX_*"}}); err != nil {
+		if _, err := config.Load(fs, config.Options{Environ: environ, Foreign: []string{"AX_*"}}); err != nil {
 			return usageError{err}
 		}
 		if err := tls.Validate(); err != nil {

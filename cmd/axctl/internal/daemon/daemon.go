@@ -11,10 +11,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"sync/atomic"
 	"time"
 
+	"appswitch.io/internal/config"
 	"appswitch.io/internal/rpc"
 	"appswitch.io/internal/telemetry"
 	"appswitch.io/internal/version"
@@ -26,6 +28,7 @@ import (
 	"appswitch.io/services/registry"
 	"appswitch.io/services/resolver"
 	"appswitch.io/services/router"
+	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 )
 
@@ -70,6 +73,8 @@ type daemon struct {
 	agent    *nodeagent.Service
 	gateway  *gateway.Service
 
+	reloader *config.Reloader // nil: options are not reloaded
+
 	missing atomic.Pointer[string] // what the daemon waits for; nil once it was ready
 }
 
@@ -84,7 +89,7 @@ func (d *daemon) build(ctx context.Context, o *Options, tel *telemetry.Telemetry
 	if o.Resolver.NodeAddr, err = nodeagent.InterfaceAddr(o.NodeAgent.NodeInterface); err != nil {
 		return fmt.Errorf("--node-interface: %w", err)
 	}
-	d.server, err = rpc.NewServer(rpc.ServerConfig{Log: tel.Log, Metrics: tel.Metrics, Tracer: tel.Tracer, TLS: o.TLS, Reflection: true})
+	d.server, err = rpc.NewServer(rpc.ServerConfig{Log: tel.Log, Metrics: tel.Metrics, Tracer: tel.Tracer, TLS: o.TLS, Reflection: o.Reflection})
 	if err != nil {
 		return err
 	}
@@ -107,8 +112,12 @@ func (d *daemon) build(ctx context.Context, o *Options, tel *telemetry.Telemetry
 	if err := d.buildServices(o, tel, peers); err != nil {
 		return err
 	}
-	for _, s := range []service{d.registry, d.router, d.resolver, d.agent, d.gateway} {
+	services := []service{d.registry, d.router, d.resolver, d.agent, d.gateway}
+	for _, s := range services {
 		s.Register(d.server)
+	}
+	if err := d.buildReload(o, tel, services); err != nil {
+		return err
 	}
 	// The last thing that can fail, so that a second daemon on this machine has done nothing by then.
 	if d.tcp, err = (&net.ListenConfig{}).Listen(ctx, "tcp", o.GRPCListen); err != nil {
@@ -154,10 +163,43 @@ func (d *daemon) buildServices(o *Options, tel *telemetry.Telemetry, conns conne
 	return err
 }
 
+// buildReload finds out what can change while the daemon runs.
+func (d *daemon) buildReload(o *Options, tel *telemetry.Telemetry, services []service) (err error) {
+	if o.Reload == nil {
+		return nil
+	}
+	live := tel.Live()
+	for _, s := range services {
+		if r, ok := s.(interface{ Live() config.Live }); ok {
+			maps.Copy(live, r.Live())
+		}
+	}
+	d.reloader, err = config.NewReloader(config.ReloaderConfig{
+		Log: tel.Log, Metrics: tel.Metrics, Running: o.flags, Live: live,
+		Load: func() (*pflag.FlagSet, error) {
+			again, err := o.Reload.Load()
+			if err != nil {
+				return nil, err
+			}
+			return again.flags, nil
+		},
+	})
+	return err
+}
+
+// reload reloads the options at each SIGHUP until ctx ends.
+func (d *daemon) reload(ctx context.Context, o *Options) error {
+	if d.reloader != nil {
+		return d.reloader.Run(ctx, o.Reload.Signals)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // stages says what runs, in the order in which it stops: what calls others before those that it calls.
 func (d *daemon) stages(o *Options, tel *telemetry.Telemetry) [][]runner {
 	return [][]runner{
-		{{"readiness", func(ctx context.Context) error { return d.watchReadiness(ctx, o) }}, {"gateway", d.gateway.Run}, {"nodeagent", d.runAgent}},
+		{{"readiness", func(ctx context.Context) error { return d.watchReadiness(ctx, o) }}, {"reload", func(ctx context.Context) error { return d.reload(ctx, o) }}, {"gateway", d.gateway.Run}, {"nodeagent", d.runAgent}},
 		{{"router", d.router.Run}, {"resolver", d.resolver.Run}},
 		{{"registry", d.registry.Run}},
 		{{"grpc", func(ctx context.Context) error { return rpc.Serve(ctx, d.server, d.pipe, d.tcp) }}},

@@ -257,7 +257,8 @@ func TestOptions(t *testing.T) {
 		if err := fs.Parse(args); err != nil {
 			return o, err
 		}
-		return o, errors.Join(config.Load(fs, config.Options{Environ: environ}), o.Complete())
+		_, err := config.Load(fs, config.Options{Environ: environ})
+		return o, errors.Join(err, o.Complete())
 	}
 	for _, tc := range []struct {
 		name    string

@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
+	"appswitch.io/internal/config"
+	daemons "appswitch.io/internal/service"
 	"github.com/spf13/pflag"
 )
 
@@ -40,4 +43,19 @@ func TestLaterFlagsAreErrors(t *testing.T) {
 			t.Errorf("%v: got %v", args, err)
 		}
 	}
+}
+
+// TestDaemonsPassOverTheOptionsOfOthers: one environment, and one file, serve `ax daemon` and the separate daemons.
+func TestDaemonsPassOverTheOptionsOfOthers(t *testing.T) {
+	all, everywhere := pflag.NewFlagSet("", pflag.ContinueOnError), pflag.NewFlagSet("", pflag.ContinueOnError)
+	o := DefaultOptions()
+	o.Flags(all)
+	o.TLS.Flags(everywhere)
+	o.Telemetry.Flags(everywhere)
+	everywhere.String(config.FileFlag, "", "")
+	all.VisitAll(func(f *pflag.Flag) {
+		if v := config.Variable(f.Name); everywhere.Lookup(f.Name) == nil && !slices.Contains(daemons.SharedVariables, v) {
+			t.Errorf("service.SharedVariables lacks %s: a separate daemon would refuse it", v)
+		}
+	})
 }

@@ -26,6 +26,7 @@ import (
 type Options struct {
 	GRPCListen string // address of all services' gRPC
 	StateDir   string // the services' own directories are below
+	Reflection bool   // let gRPC tools list the services
 
 	TLS       rpc.TLS
 	Telemetry telemetry.Config
@@ -35,13 +36,23 @@ type Options struct {
 	NodeAgent nodeagent.Config
 	Gateway   gateway.Config
 
+	// Reload, if set, serves to load the options again.
+	Reload *Reload
+
 	flags *pflag.FlagSet // tell what was given from what is the default
+}
+
+// Reload says when and how to load the options again.
+type Reload struct {
+	Signals <-chan os.Signal
+	Load    func() (*Options, error) // new ones from the same sources, complete
 }
 
 // DefaultOptions are those of a daemon without options.
 func DefaultOptions() *Options {
 	o := &Options{
 		GRPCListen: "127.0.0.1:6665",
+		Reflection: true,
 		Telemetry:  telemetry.DefaultConfig(),
 		Registry:   registry.DefaultConfig(),
 		Router:     router.DefaultConfig(),
@@ -63,6 +74,7 @@ var inside = []string{"state-dir", "dns-addr"}
 // Flags declares all options. It is called once.
 func (o *Options) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.GRPCListen, "grpc-listen", o.GRPCListen, "`ADDRESS:PORT` of the services' gRPC; beyond loopback use --tls")
+	fs.BoolVar(&o.Reflection, "reflection", o.Reflection, "let gRPC tools list services and methods")
 	fs.StringVar(&o.StateDir, "state-dir", o.StateDir, "`DIRECTORY` of what the daemon keeps")
 	fs.String(config.FileFlag, "", "read options from this YAML, TOML or JSON `FILE`: the flags' names without dashes in front")
 	o.TLS.Flags(fs)

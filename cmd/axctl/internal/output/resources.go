@@ -90,6 +90,7 @@ func Nodes(now time.Time) Columns[*typev1.Node] {
 		{Name: "DRIVER", Value: (*typev1.Node).GetDriver},
 		{Name: "VERSION", Value: (*typev1.Node).GetVersion},
 		{Name: "AGE", Value: func(n *typev1.Node) string { return age(now, n.GetStartTime()) }},
+		{Name: "LABELS", Wide: true, Value: func(n *typev1.Node) string { return ax.Labels(n.GetLabels()).String() }},
 		{Name: "RESERVEDPORTS", Wide: true, Value: func(n *typev1.Node) string {
 			ports := make([]string, len(n.GetReservedPorts()))
 			for i, p := range n.GetReservedPorts() {

@@ -63,21 +63,37 @@ func newHandler(cfg Config) (http.Handler, error) {
 	}), nil
 }
 
-// openAPI returns the description of the API with a title and version for readers.
+// openAPI returns the description of the API with a title and version for readers, and with what the generator does not
+// know: that streams are lines of JSON.
 func openAPI() ([]byte, error) {
 	var doc map[string]any
+	var paths struct {
+		Paths map[string]map[string]map[string]any `json:"paths"`
+	}
 	if err := json.Unmarshal(proto.OpenAPI, &doc); err != nil {
 		return nil, fmt.Errorf("read the embedded OpenAPI description: %w", err)
 	}
+	if err := json.Unmarshal(proto.OpenAPI, &paths); err != nil {
+		return nil, fmt.Errorf("read the embedded OpenAPI description: %w", err)
+	}
+	for path := range streams {
+		for _, operation := range paths.Paths[path] {
+			operation["produces"] = []string{streamType}
+		}
+	}
+	doc["paths"] = paths.Paths
 	doc["info"] = map[string]string{"title": "AppSwitch", "description": "What runs where, who may reach whom.", "version": version.Get().Number}
 	return json.MarshalIndent(doc, "", " ")
 }
+
+// streamType is the content type of streams: JSON objects, one per line.
+const streamType = "application/x-ndjson"
 
 // jsonLines is JSON as the contracts describe it, all fields present; streams are one object per line.
 type jsonLines struct{ runtime.JSONPb }
 
 // StreamContentType implements runtime.StreamContentType.
-func (jsonLines) StreamContentType(any) string { return "application/x-ndjson" }
+func (jsonLines) StreamContentType(any) string { return streamType }
 
 func newMux(door *frontDoor) *runtime.ServeMux {
 	none := func(string) (string, bool) { return "", false }

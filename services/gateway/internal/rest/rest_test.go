@@ -50,7 +50,7 @@ func TestTheTables(t *testing.T) {
 	b := &backend{}
 	f := newFixture(t, b, asIs)
 	for path, want := range map[string]string{
-		"/v1/nodes":          `{"nodes":[{"name":"n1","cluster":"","ip":"10.0.2.15","version":"","driver":"","startTime":null,"reservedPorts":[]}],"revision":"12"}`,
+		"/v1/nodes":          `{"nodes":[{"name":"n1","cluster":"","ip":"10.0.2.15","version":"","driver":"","startTime":null,"reservedPorts":[],"labels":{}}],"revision":"12"}`,
 		"/v1/apps":           `{"apps":[],"revision":"0"}`,
 		"/v1/vservices":      `{"virtualServices":[],"revision":"0"}`,
 		"/v1/proxies":        `{"proxies":[]}`,

@@ -179,6 +179,10 @@ func TestMetrics(t *testing.T) {
 	want := `
 # HELP appswitch_nodeagent_connects_total Connects of applications by how they were decided.
 # TYPE appswitch_nodeagent_connects_total counter
+appswitch_nodeagent_connects_total{reason="endpoints-failed",verdict="deny"} 0
+appswitch_nodeagent_connects_total{reason="external",verdict="passthrough"} 0
+appswitch_nodeagent_connects_total{reason="loopback",verdict="passthrough"} 0
+appswitch_nodeagent_connects_total{reason="no-endpoint",verdict="deny"} 0
 appswitch_nodeagent_connects_total{reason="no-shared-label",verdict="deny"} 1
 appswitch_nodeagent_connects_total{reason="shared-label",verdict="allow"} 3
 `

@@ -21,8 +21,14 @@ type metrics struct {
 	outcomes map[outcome]prometheus.Counter // those met so far; the log's lock guards it
 }
 
+// usual are the outcomes that are there from the start, so that their rates are known to be zero before.
+var usual = []outcome{
+	{ax.Allow, ax.ReasonLabels}, {ax.Deny, ax.ReasonNoLabel}, {ax.Deny, ax.ReasonNoEndpoint}, {ax.Deny, ax.ReasonTried},
+	{ax.Passthrough, ax.ReasonExternal}, {ax.Passthrough, ax.ReasonLoopback},
+}
+
 func newMetrics() *metrics {
-	return &metrics{
+	m := &metrics{
 		connects: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "appswitch_nodeagent_connects_total",
 			Help: "Connects of applications by how they were decided.",
@@ -33,6 +39,10 @@ func newMetrics() *metrics {
 		}),
 		outcomes: map[outcome]prometheus.Counter{},
 	}
+	for _, o := range usual {
+		m.outcomes[o] = m.connects.WithLabelValues(o.verdict.String(), string(o.reason))
+	}
+	return m
 }
 
 func (m *metrics) register(r prometheus.Registerer) error {

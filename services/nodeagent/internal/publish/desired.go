@@ -8,7 +8,9 @@ import (
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/axpb"
+	"appswitch.io/internal/trace"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
+	"github.com/opentracing/opentracing-go"
 )
 
 // key names a record of ours.
@@ -16,6 +18,8 @@ type key struct {
 	kind registryv1.Kind
 	id   string
 }
+
+func nodeKey(name ax.NodeName) key { return key{registryv1.Kind_KIND_NODE, string(name)} }
 
 func appKey(id ax.AppID) key { return key{registryv1.Kind_KIND_APP, string(id)} }
 
@@ -26,7 +30,8 @@ func endpointKey(id ax.EndpointID) key { return key{registryv1.Kind_KIND_ENDPOIN
 type desired struct {
 	// mu guards everything below.
 	mu       sync.Mutex
-	values   map[key]any           // ax.App or ax.Endpoint: the table as it should be
+	node     ax.Node               // whose table it is
+	values   map[key]any           // ax.App, ax.Endpoint or, once relabelled, ax.Node: the table as it should be
 	sent     map[key]struct{}      // what may be in the table
 	queued   map[key]*list.Element // what is to be written or, if it has no value, deleted
 	queue    *list.List            // of queueEntry, oldest first
@@ -40,7 +45,15 @@ type desired struct {
 
 type queueEntry struct {
 	key   key
-	since time.Time // when the difference arose
+	since time.Time        // when the difference arose
+	span  opentracing.Span // of the trace that began with it; nil if none did
+}
+
+// end ends the span of an entry that is dealt with.
+func (e queueEntry) end() {
+	if e.span != nil {
+		e.span.Finish()
+	}
 }
 
 func newDesired() desired {
@@ -65,7 +78,7 @@ func (d *desired) drop(k key) bool {
 		return true
 	}
 	if e, ok := d.queued[k]; ok {
-		d.queue.Remove(e)
+		d.queue.Remove(e).(queueEntry).end() //nolint:forcetypeassert // nothing else is queued
 		delete(d.queued, k)
 	}
 	return false
@@ -73,7 +86,22 @@ func (d *desired) drop(k key) bool {
 
 func (d *desired) enqueue(k key) {
 	if _, ok := d.queued[k]; !ok {
-		d.queued[k] = d.queue.PushBack(queueEntry{k, time.Now()})
+		d.queued[k] = d.queue.PushBack(queueEntry{key: k, since: time.Now()})
+	}
+}
+
+// begin begins a trace with what was just queued for an endpoint, unless one has begun with it already.
+func (d *desired) begin(k key, e ax.Endpoint, t opentracing.Tracer) {
+	element, ok := d.queued[k]
+	if !ok {
+		return
+	}
+	entry := element.Value.(queueEntry) //nolint:forcetypeassert // nothing else is queued
+	if entry.span == nil {
+		entry.span = t.StartSpan("listen", opentracing.Tags{
+			"app": string(e.App), "node": string(e.Node), "service": e.Service.String(), "protocol": e.Proto.String(),
+		})
+		element.Value = entry
 	}
 }
 
@@ -144,11 +172,13 @@ type change struct {
 	value any // nil: deletion
 }
 
-func (c change) proto() *registryv1.Change {
+func (c change) proto(t opentracing.Tracer) *registryv1.Change {
 	if c.value == nil {
 		return axpb.Delete(c.key.kind, c.key.id)
 	}
-	return axpb.Put(c.value)
+	p := axpb.Put(c.value)
+	p.GetPut().TraceParent = trace.Parent(t, c.span)
+	return p
 }
 
 // take removes up to n changes from the queue, oldest first; done or requeue must follow.
@@ -175,6 +205,7 @@ func (d *desired) done(changes []change) {
 	defer d.mu.Unlock()
 	d.inFlight -= len(changes)
 	for _, c := range changes {
+		c.end()
 		// Nobody else writes: if it was put again since, it is in the queue and will be in sent.
 		if c.value == nil {
 			delete(d.sent, c.key)
@@ -190,7 +221,7 @@ func (d *desired) requeue(changes []change) {
 	for i := len(changes) - 1; i >= 0; i-- {
 		entry := changes[i].queueEntry
 		if old, ok := d.queued[entry.key]; ok {
-			d.queue.Remove(old)
+			d.queue.Remove(old).(queueEntry).end() //nolint:forcetypeassert // nothing else is queued
 		}
 		d.queued[entry.key] = d.queue.PushFront(entry)
 	}

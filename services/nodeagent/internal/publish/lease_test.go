@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"appswitch.io/internal/ax"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -299,6 +300,31 @@ func TestExitIsBounded(t *testing.T) {
 		}
 		if !strings.Contains(g.log.String(), "will expire") {
 			t.Errorf("log: %s", g.log)
+		}
+	})
+}
+
+func TestRelabel(t *testing.T) {
+	bubble(t, Config{}, func(g *rig) {
+		g.start()
+		if err := g.Relabel(ax.Labels{"rack": "a1"}); err != nil {
+			t.Fatal(err)
+		}
+		g.expect("n1")
+		stored := func() ax.Labels {
+			return g.registry.records["n1"].put.GetPut().GetNode().GetLabels()
+		}
+		if got := stored(); got["rack"] != "a1" || g.Node().Labels["rack"] != "a1" {
+			t.Errorf("labels %v, %v", got, g.Node().Labels)
+		}
+		g.registry.expire(g.registry.current)
+		time.Sleep(DefaultTTL/3 + settle)
+		g.expect("n1")
+		if err := g.Relabel(ax.Labels{"": "a1"}); err == nil {
+			t.Error("a bad label was taken")
+		}
+		if got := stored(); got["rack"] != "a1" {
+			t.Errorf("labels %v under the new lease", got)
 		}
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"appswitch.io/internal/axpb"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	"github.com/cenkalti/backoff/v5"
+	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -47,11 +48,12 @@ type Config struct {
 	KeepOnExit bool          // leave lease and records behind: applications outlive the agent, and the next one takes over
 }
 
-// Deps is what a Publisher needs; all of it is required.
+// Deps is what a Publisher needs; all of it is required, but Tracer.
 type Deps struct {
 	Client  registryv1.RegistryServiceClient
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+	Tracer  opentracing.Tracer // traces what is published from here to the last node's routes; nil: none
 }
 
 // Publisher writes one node's records. It is safe for concurrent use.
@@ -74,6 +76,9 @@ func New(cfg Config, deps Deps) (*Publisher, error) {
 	if deps.Client == nil || deps.Log == nil || deps.Metrics == nil {
 		return nil, errors.New("publish: Client, Log and Metrics are required")
 	}
+	if deps.Tracer == nil {
+		deps.Tracer = opentracing.NoopTracer{}
+	}
 	if cfg.TTL == 0 {
 		cfg.TTL = DefaultTTL
 	}
@@ -84,6 +89,7 @@ func New(cfg Config, deps Deps) (*Publisher, error) {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
 	p := &Publisher{cfg: cfg, deps: deps, wake: make(chan struct{}, 1), desired: newDesired()}
+	p.node = cfg.Node
 	if err := p.metrics.register(deps.Metrics, p.Stats); err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
@@ -96,11 +102,41 @@ func (p *Publisher) PutApp(a ax.App) { p.want(appKey(a.ID), a) }
 // DropApp wants an application out of the table.
 func (p *Publisher) DropApp(id ax.AppID) { p.unwant(appKey(id)) }
 
-// PutEndpoint wants an endpoint in the table.
-func (p *Publisher) PutEndpoint(e ax.Endpoint) { p.want(endpointKey(e.ID), e) }
+// PutEndpoint wants an endpoint in the table. A trace begins here: it is called when an application listens.
+func (p *Publisher) PutEndpoint(e ax.Endpoint) {
+	p.mu.Lock()
+	changed := p.put(endpointKey(e.ID), e)
+	if changed {
+		p.begin(endpointKey(e.ID), e, p.deps.Tracer)
+	}
+	p.mu.Unlock()
+	if changed {
+		p.signal()
+	}
+}
 
 // DropEndpoint wants an endpoint out of the table.
 func (p *Publisher) DropEndpoint(id ax.EndpointID) { p.unwant(endpointKey(id)) }
+
+// Node returns the node as it should be in the table.
+func (p *Publisher) Node() ax.Node {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.node
+}
+
+// Relabel gives the node other labels. They are published like everything else, and under each new lease.
+func (p *Publisher) Relabel(labels ax.Labels) error {
+	if err := labels.Validate(); err != nil {
+		return fmt.Errorf("node labels: %w", err)
+	}
+	p.mu.Lock()
+	p.node.Labels = labels
+	node := p.node
+	p.mu.Unlock()
+	p.want(nodeKey(node.Name), node)
+	return nil
+}
 
 // Restored says that everything that outlived a restart of the agent has been put again. Only from then on are records
 // deleted that an earlier run has left in the table: deleted sooner, they would be missing until put again.

@@ -9,6 +9,7 @@ import (
 
 	"appswitch.io/internal/axpb"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
+	"github.com/opentracing/opentracing-go"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -40,7 +41,7 @@ func (p *Publisher) grant(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, GrantTimeout)
 	defer cancel()
 	resp, err := p.deps.Client.GrantLease(ctx, &registryv1.GrantLeaseRequest{
-		Node: axpb.Node(p.cfg.Node), Ttl: durationpb.New(p.cfg.TTL),
+		Node: axpb.Node(p.Node()), Ttl: durationpb.New(p.cfg.TTL),
 	}, grpc.WaitForReady(true))
 	if err != nil {
 		return 0, fmt.Errorf("grant lease: %w", err)
@@ -185,7 +186,10 @@ func (p *Publisher) transact(ctx context.Context, lease int64, changes []change)
 func (p *Publisher) send(ctx context.Context, lease int64, changes []change) error {
 	req := &registryv1.WriteRequest{LeaseId: lease, Changes: make([]*registryv1.Change, len(changes))}
 	for i, c := range changes {
-		req.Changes[i] = c.proto()
+		req.Changes[i] = c.proto(p.deps.Tracer)
+		if c.span != nil && opentracing.SpanFromContext(ctx) == nil { // the call belongs to the first trace that it serves
+			ctx = opentracing.ContextWithSpan(ctx, c.span)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, WriteTimeout)
 	defer cancel()

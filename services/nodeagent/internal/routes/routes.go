@@ -16,8 +16,10 @@ import (
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/axpb"
 	"appswitch.io/internal/route"
+	"appswitch.io/internal/trace"
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
 	"github.com/cenkalti/backoff/v5"
+	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 )
@@ -32,11 +34,12 @@ const (
 	healthyStream = 2 * time.Second       // a stream that lived this long starts the waits over
 )
 
-// Deps is what a Watcher needs; all of it is required.
+// Deps is what a Watcher needs; all of it is required, but Tracer.
 type Deps struct {
 	Client  routerv1.RouterServiceClient
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+	Tracer  opentracing.Tracer // continues the traces of changes; nil: none
 }
 
 // Watcher follows the routes of one node.
@@ -159,7 +162,11 @@ func (w *Watcher) stream(ctx context.Context) error {
 			return fmt.Errorf("message refused: %w", err)
 		}
 		if complete {
+			spans := trace.Continue(w.deps.Tracer, "nodeagent apply", resp.GetTraceParents(), opentracing.Tags{
+				"node": string(w.node), "revision": int64(delta.Revision),
+			})
 			w.apply(delta, time.Now().Add(-max(resp.GetAge().AsDuration(), 0)))
+			spans.Finish()
 		}
 	}
 }

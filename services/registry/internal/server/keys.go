@@ -67,11 +67,15 @@ func parseSuperseded(key string) (store.LeaseID, bool) {
 }
 
 // encode writes a record as it is stored: without its revision, which is the store's to know.
-func encode(value any) ([]byte, error) {
+func encode(value any) ([]byte, error) { return encodeTraced(value, "") }
+
+// encodeTraced writes a record with the trace in which it is put: watchers continue it.
+func encodeTraced(value any, traceParent string) ([]byte, error) {
 	record := axpb.Put(value).GetPut()
 	if record.GetValue() == nil {
 		return nil, fmt.Errorf("%T is not a record", value)
 	}
+	record.TraceParent = traceParent
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(record)
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)

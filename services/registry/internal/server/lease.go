@@ -49,6 +49,7 @@ func (s *Server) GrantLease(ctx context.Context, req *registryv1.GrantLeaseReque
 		s.giveBack(ctx, lease)
 		return nil, asRPC(err)
 	}
+	s.metrics.leases.Inc()
 	return &registryv1.GrantLeaseResponse{LeaseId: int64(lease), Ttl: durationpb.New(granted)}, nil
 }
 
@@ -120,12 +121,15 @@ func (s *Server) KeepLease(stream grpc.BidiStreamingServer[registryv1.KeepLeaseR
 			return rpc.Errorf(codes.InvalidArgument, "missing").On("lease_id")
 		}
 		if err := s.checkLease(lease); err != nil {
+			s.metrics.unrenewed.Inc()
 			return err
 		}
 		ttl, err := s.cfg.Store.KeepAlive(stream.Context(), lease)
 		if err != nil {
+			s.metrics.unrenewed.Inc()
 			return asRPC(err)
 		}
+		s.metrics.renewals.Inc()
 		if err := stream.Send(&registryv1.KeepLeaseResponse{Ttl: durationpb.New(ttl)}); err != nil {
 			return err
 		}

@@ -18,6 +18,10 @@ type metrics struct {
 	lists       prometheus.Counter
 	resumes     prometheus.Counter
 	writes      prometheus.Counter
+	writeTime   prometheus.Histogram
+	leases      prometheus.Counter
+	renewals    prometheus.Counter
+	unrenewed   prometheus.Counter
 	claimsFreed prometheus.Counter
 }
 
@@ -44,9 +48,17 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		writes:      counter("writes_total", "Transactions written for callers."),
 		claimsFreed: counter("claims_freed_total", "Address claims that ended because nothing held them."),
 	}
+	m.writeTime = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "appswitch", Subsystem: "registry", Name: "write_seconds", Help: "Time that the store takes for a transaction, failed ones included.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+	})
+	m.leases = counter("leases_granted_total", "Leases granted to nodes.")
+	m.renewals = counter("lease_renewals_total", "Leases of nodes that were kept alive.")
+	m.unrenewed = counter("lease_renewal_failures_total", "Leases that could not be kept alive: expired, replaced by the node, or the store was away.")
 	var err error
 	for _, c := range []prometheus.Collector{
 		m.watchers, m.cutOff, m.revision, m.records, m.connected, m.relists, m.invalid, m.lists, m.resumes, m.writes, m.claimsFreed,
+		m.writeTime, m.leases, m.renewals, m.unrenewed,
 	} {
 		err = errors.Join(err, r.Register(c))
 	}

@@ -10,6 +10,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -74,7 +75,15 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Tracer == nil {
 		cfg.Tracer = opentracing.NoopTracer{}
 	}
-	return &Server{cfg: cfg, pool: pool, table: newTable(m), metrics: m}, nil
+	s := &Server{cfg: cfg, pool: pool, table: newTable(m), metrics: m}
+	behind := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "appswitch", Subsystem: "registry", Name: "watch_lag_revisions",
+		Help: "Revisions that wait for the watcher that is furthest behind; at the length of its queue it is cut off.",
+	}, func() float64 { return float64(s.table.lag()) })
+	if err := cfg.Metrics.Register(behind); err != nil {
+		return nil, fmt.Errorf("registry metrics: %w", err)
+	}
+	return s, nil
 }
 
 // Run keeps the copy of the table and sweeps the claims until ctx ends; then it returns nil.
@@ -117,7 +126,9 @@ func (s *Server) commit(ctx context.Context, what string, txn store.Txn) (ax.Rev
 		defer span.Finish()
 		ctx = opentracing.ContextWithSpan(ctx, span)
 	}
+	start := time.Now()
 	revision, err := s.cfg.Store.Write(ctx, txn)
+	s.metrics.writeTime.Observe(time.Since(start).Seconds())
 	if err == nil {
 		s.metrics.writes.Inc()
 	}

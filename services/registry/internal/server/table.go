@@ -243,6 +243,17 @@ func (t *table) subscribe(tableID string, revision ax.Revision) (*subscriber, st
 	return sub, st, nil
 }
 
+// lag returns the length of the longest queue.
+func (t *table) lag() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	longest := 0
+	for s := range t.subscribers {
+		longest = max(longest, len(s.queue))
+	}
+	return longest
+}
+
 func (t *table) unsubscribe(s *subscriber) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

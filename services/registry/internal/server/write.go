@@ -89,7 +89,7 @@ func operation(c *registryv1.Change, lease store.LeaseID) (store.Op, any, error)
 	if err := checkNames(r.Value); err != nil {
 		return store.Op{}, nil, err
 	}
-	b, err := encode(r.Value)
+	b, err := encodeTraced(r.Value, r.Trace)
 	if err != nil {
 		return store.Op{}, nil, err
 	}

@@ -65,6 +65,9 @@ func NewForward(cfg ForwardConfig) (*Forward, error) {
 		forwards: counters("forwards_total", "Exchanges with other servers.", "outcome"),
 		shared:   counter("forwards_shared_total", "Queries that shared an exchange already under way."),
 	}
+	for _, o := range []string{"ok", "refused", "timeout", "error", "no-server"} {
+		f.forwards.WithLabelValues(o)
+	}
 	return f, register(cfg.Metrics, f.forwards, f.shared)
 }
 

@@ -54,6 +54,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		unsent:   counter("unsent_total", "Replies that the kernel did not take."),
 		failures: counter("failures_total", "Queries whose handling failed inside the server."),
 	}
+	for _, queue := range []string{"waiting", "connections"} {
+		m.overflow.WithLabelValues(queue)
+	}
 	return m, register(r, m.queries, m.seconds, m.overflow, m.dropped, m.silenced, m.unsent, m.failures)
 }
 

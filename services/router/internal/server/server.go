@@ -56,6 +56,7 @@ type edition struct {
 	snapshot *route.Snapshot // nil before the first complete list
 	from     *route.Snapshot // the one before; nil for the first
 	delta    func() []*routerv1.WatchRoutesResponse
+	traces   []string      // in which what is new was made
 	replaced chan struct{} // closed when there is a newer one
 }
 
@@ -85,7 +86,7 @@ func (s *Server) Replace(t *watch.Table) {
 	s.mu.Lock()
 	delta := s.builder.Replace(t)
 	s.mu.Unlock()
-	s.publish(delta)
+	s.publish(delta, nil)
 }
 
 // Apply implements [watch.Handler].
@@ -93,24 +94,25 @@ func (s *Server) Apply(e watch.Event) {
 	s.mu.Lock()
 	delta := s.builder.Apply(e)
 	s.mu.Unlock()
-	s.publish(delta)
+	s.publish(delta, e.Traces)
 }
 
 // publish makes the next edition and wakes the streams. The delta's messages are made once, by the first stream that
 // needs them, for all streams that are up to date.
-func (s *Server) publish(d route.Delta) {
+func (s *Server) publish(d route.Delta, traces []string) {
 	start := time.Now()
 	was := s.current.Load()
 	base := was.snapshot
 	if base == nil {
 		base = route.Empty()
 	}
-	next := &edition{number: was.number + 1, snapshot: base.Apply(d), from: was.snapshot, replaced: make(chan struct{})}
+	next := &edition{number: was.number + 1, snapshot: base.Apply(d), from: was.snapshot, traces: traces, replaced: make(chan struct{})}
 	next.delta = sync.OnceValue(func() []*routerv1.WatchRoutesResponse {
 		var out []*routerv1.WatchRoutesResponse
 		for m := range axpb.Routes(d) {
 			out = append(out, m)
 		}
+		out[len(out)-1].TraceParents = traces // the one that puts the delta into effect
 		return out
 	})
 	s.current.Store(next)

@@ -166,7 +166,10 @@ type Record struct {
 	//	*Record_VirtualService
 	//	*Record_Policy
 	//	*Record_AddressClaim
-	Value         isRecord_Value `protobuf_oneof:"value"`
+	Value isRecord_Value `protobuf_oneof:"value"`
+	// Trace in which the record was last put, as a W3C traceparent (55 characters): whoever passes the record on continues
+	// it. Empty if it was not traced; anything else counts as empty.
+	TraceParent   string `protobuf:"bytes,8,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +270,13 @@ func (x *Record) GetAddressClaim() *v1.AddressClaim {
 		}
 	}
 	return nil
+}
+
+func (x *Record) GetTraceParent() string {
+	if x != nil {
+		return x.TraceParent
+	}
+	return ""
 }
 
 type isRecord_Value interface {
@@ -2297,7 +2307,7 @@ var File_appswitch_registry_v1_registry_proto protoreflect.FileDescriptor
 
 const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"$appswitch/registry/v1/registry.proto\x12\x15appswitch.registry.v1\x1a\x1dappswitch/type/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8e\x03\n" +
+	"$appswitch/registry/v1/registry.proto\x12\x15appswitch.registry.v1\x1a\x1dappswitch/type/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb1\x03\n" +
 	"\x06Record\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12-\n" +
 	"\x04node\x18\x02 \x01(\v2\x17.appswitch.type.v1.NodeH\x00R\x04node\x12*\n" +
@@ -2305,7 +2315,8 @@ const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\bendpoint\x18\x04 \x01(\v2\x1b.appswitch.type.v1.EndpointH\x00R\bendpoint\x12L\n" +
 	"\x0fvirtual_service\x18\x05 \x01(\v2!.appswitch.type.v1.VirtualServiceH\x00R\x0evirtualService\x123\n" +
 	"\x06policy\x18\x06 \x01(\v2\x19.appswitch.type.v1.PolicyH\x00R\x06policy\x12F\n" +
-	"\raddress_claim\x18\a \x01(\v2\x1f.appswitch.type.v1.AddressClaimH\x00R\faddressClaimB\a\n" +
+	"\raddress_claim\x18\a \x01(\v2\x1f.appswitch.type.v1.AddressClaimH\x00R\faddressClaim\x12!\n" +
+	"\ftrace_parent\x18\b \x01(\tR\vtraceParentB\a\n" +
 	"\x05value\"N\n" +
 	"\tRecordKey\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.appswitch.registry.v1.KindR\x04kind\x12\x10\n" +

@@ -311,7 +311,9 @@ type WatchRoutesResponse struct {
 	// Names of policies that are gone.
 	RemovedPolicies []string `protobuf:"bytes,11,rep,name=removed_policies,json=removedPolicies,proto3" json:"removed_policies,omitempty"`
 	// How long ago the router last heard of the registry: the snapshot is at least this old.
-	Age           *durationpb.Duration `protobuf:"bytes,12,opt,name=age,proto3" json:"age,omitempty"`
+	Age *durationpb.Duration `protobuf:"bytes,12,opt,name=age,proto3" json:"age,omitempty"`
+	// Traces in which the changes were made, as W3C traceparents, at most 16; others are left out.
+	TraceParents  []string `protobuf:"bytes,13,rep,name=trace_parents,json=traceParents,proto3" json:"trace_parents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -426,6 +428,13 @@ func (x *WatchRoutesResponse) GetRemovedPolicies() []string {
 func (x *WatchRoutesResponse) GetAge() *durationpb.Duration {
 	if x != nil {
 		return x.Age
+	}
+	return nil
+}
+
+func (x *WatchRoutesResponse) GetTraceParents() []string {
+	if x != nil {
+		return x.TraceParents
 	}
 	return nil
 }
@@ -813,7 +822,7 @@ const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1b.appswitch.type.v1.ProtocolR\bprotocol\x12:\n" +
 	"\aaddress\x18\x02 \x01(\v2 .appswitch.type.v1.SocketAddressR\aaddress\"(\n" +
 	"\x12WatchRoutesRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"\xf8\x03\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\x9d\x04\n" +
 	"\x13WatchRoutesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x12\x1a\n" +
@@ -827,7 +836,8 @@ const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\bpolicies\x18\n" +
 	" \x03(\v2\x19.appswitch.type.v1.PolicyR\bpolicies\x12)\n" +
 	"\x10removed_policies\x18\v \x03(\tR\x0fremovedPolicies\x12+\n" +
-	"\x03age\x18\f \x01(\v2\x19.google.protobuf.DurationR\x03age\"\x8d\x02\n" +
+	"\x03age\x18\f \x01(\v2\x19.google.protobuf.DurationR\x03age\x12#\n" +
+	"\rtrace_parents\x18\r \x03(\tR\ftraceParents\"\x8d\x02\n" +
 	"\fRouteRequest\x12E\n" +
 	"\x06labels\x18\x01 \x03(\v2-.appswitch.router.v1.RouteRequest.LabelsEntryR\x06labels\x127\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2\x1b.appswitch.type.v1.ProtocolR\bprotocol\x12B\n" +

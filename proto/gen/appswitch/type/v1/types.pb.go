@@ -266,6 +266,9 @@ type Node struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Ports of the node's address that belong to AppSwitch itself and are denied to managed applications.
 	ReservedPorts []uint32 `protobuf:"varint,7,rep,packed,name=reserved_ports,json=reservedPorts,proto3" json:"reserved_ports,omitempty"`
+	// Labels that describe the node (--node-labels), for people and selectors; they admit nobody anywhere. At most 64; keys
+	// and values are 1 to 63 characters without ',' and '='.
+	Labels        map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +348,13 @@ func (x *Node) GetStartTime() *timestamppb.Timestamp {
 func (x *Node) GetReservedPorts() []uint32 {
 	if x != nil {
 		return x.ReservedPorts
+	}
+	return nil
+}
+
+func (x *Node) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
 	}
 	return nil
 }
@@ -945,7 +955,7 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\x1dappswitch/type/v1/types.proto\x12\x11appswitch.type.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
 	"\rSocketAddress\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\"\xd8\x01\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"\xd0\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x0e\n" +
@@ -954,7 +964,11 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\x06driver\x18\x05 \x01(\tR\x06driver\x129\n" +
 	"\n" +
 	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12%\n" +
-	"\x0ereserved_ports\x18\a \x03(\rR\rreservedPorts\"\xdd\x02\n" +
+	"\x0ereserved_ports\x18\a \x03(\rR\rreservedPorts\x12;\n" +
+	"\x06labels\x18\b \x03(\v2#.appswitch.type.v1.Node.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x02\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1048,7 +1062,7 @@ func file_appswitch_type_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_appswitch_type_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_appswitch_type_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_appswitch_type_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_appswitch_type_v1_types_proto_goTypes = []any{
 	(Protocol)(0),                 // 0: appswitch.type.v1.Protocol
 	(BalancerType)(0),             // 1: appswitch.type.v1.BalancerType
@@ -1061,35 +1075,37 @@ var file_appswitch_type_v1_types_proto_goTypes = []any{
 	(*VirtualService)(nil),        // 8: appswitch.type.v1.VirtualService
 	(*Policy)(nil),                // 9: appswitch.type.v1.Policy
 	(*AddressClaim)(nil),          // 10: appswitch.type.v1.AddressClaim
-	nil,                           // 11: appswitch.type.v1.App.LabelsEntry
-	nil,                           // 12: appswitch.type.v1.Endpoint.LabelsEntry
-	nil,                           // 13: appswitch.type.v1.VirtualService.WeightsEntry
-	nil,                           // 14: appswitch.type.v1.Policy.FromEntry
-	nil,                           // 15: appswitch.type.v1.Policy.ToEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	nil,                           // 11: appswitch.type.v1.Node.LabelsEntry
+	nil,                           // 12: appswitch.type.v1.App.LabelsEntry
+	nil,                           // 13: appswitch.type.v1.Endpoint.LabelsEntry
+	nil,                           // 14: appswitch.type.v1.VirtualService.WeightsEntry
+	nil,                           // 15: appswitch.type.v1.Policy.FromEntry
+	nil,                           // 16: appswitch.type.v1.Policy.ToEntry
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
 }
 var file_appswitch_type_v1_types_proto_depIdxs = []int32{
-	16, // 0: appswitch.type.v1.Node.start_time:type_name -> google.protobuf.Timestamp
-	11, // 1: appswitch.type.v1.App.labels:type_name -> appswitch.type.v1.App.LabelsEntry
-	16, // 2: appswitch.type.v1.App.start_time:type_name -> google.protobuf.Timestamp
-	0,  // 3: appswitch.type.v1.Endpoint.protocol:type_name -> appswitch.type.v1.Protocol
-	3,  // 4: appswitch.type.v1.Endpoint.service_address:type_name -> appswitch.type.v1.SocketAddress
-	3,  // 5: appswitch.type.v1.Endpoint.host_address:type_name -> appswitch.type.v1.SocketAddress
-	12, // 6: appswitch.type.v1.Endpoint.labels:type_name -> appswitch.type.v1.Endpoint.LabelsEntry
-	1,  // 7: appswitch.type.v1.VirtualService.balancer:type_name -> appswitch.type.v1.BalancerType
-	7,  // 8: appswitch.type.v1.VirtualService.ports:type_name -> appswitch.type.v1.PortMapping
-	13, // 9: appswitch.type.v1.VirtualService.weights:type_name -> appswitch.type.v1.VirtualService.WeightsEntry
-	17, // 10: appswitch.type.v1.VirtualService.session_affinity:type_name -> google.protobuf.Duration
-	2,  // 11: appswitch.type.v1.Policy.action:type_name -> appswitch.type.v1.PolicyAction
-	14, // 12: appswitch.type.v1.Policy.from:type_name -> appswitch.type.v1.Policy.FromEntry
-	15, // 13: appswitch.type.v1.Policy.to:type_name -> appswitch.type.v1.Policy.ToEntry
-	16, // 14: appswitch.type.v1.AddressClaim.expire_time:type_name -> google.protobuf.Timestamp
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	17, // 0: appswitch.type.v1.Node.start_time:type_name -> google.protobuf.Timestamp
+	11, // 1: appswitch.type.v1.Node.labels:type_name -> appswitch.type.v1.Node.LabelsEntry
+	12, // 2: appswitch.type.v1.App.labels:type_name -> appswitch.type.v1.App.LabelsEntry
+	17, // 3: appswitch.type.v1.App.start_time:type_name -> google.protobuf.Timestamp
+	0,  // 4: appswitch.type.v1.Endpoint.protocol:type_name -> appswitch.type.v1.Protocol
+	3,  // 5: appswitch.type.v1.Endpoint.service_address:type_name -> appswitch.type.v1.SocketAddress
+	3,  // 6: appswitch.type.v1.Endpoint.host_address:type_name -> appswitch.type.v1.SocketAddress
+	13, // 7: appswitch.type.v1.Endpoint.labels:type_name -> appswitch.type.v1.Endpoint.LabelsEntry
+	1,  // 8: appswitch.type.v1.VirtualService.balancer:type_name -> appswitch.type.v1.BalancerType
+	7,  // 9: appswitch.type.v1.VirtualService.ports:type_name -> appswitch.type.v1.PortMapping
+	14, // 10: appswitch.type.v1.VirtualService.weights:type_name -> appswitch.type.v1.VirtualService.WeightsEntry
+	18, // 11: appswitch.type.v1.VirtualService.session_affinity:type_name -> google.protobuf.Duration
+	2,  // 12: appswitch.type.v1.Policy.action:type_name -> appswitch.type.v1.PolicyAction
+	15, // 13: appswitch.type.v1.Policy.from:type_name -> appswitch.type.v1.Policy.FromEntry
+	16, // 14: appswitch.type.v1.Policy.to:type_name -> appswitch.type.v1.Policy.ToEntry
+	17, // 15: appswitch.type.v1.AddressClaim.expire_time:type_name -> google.protobuf.Timestamp
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_type_v1_types_proto_init() }
@@ -1103,7 +1119,7 @@ func file_appswitch_type_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_appswitch_type_v1_types_proto_rawDesc), len(file_appswitch_type_v1_types_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
