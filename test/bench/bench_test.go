@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	rounds      = 5  // of each comparison
+	rounds      = 15 // of each comparison
+	roundTime   = "350ms"
 	startups    = 60 // of `true`
 	listens     = 40 // listen() until connectable
 	names       = 20 // listen() until the name resolves
@@ -51,9 +52,14 @@ func TestBench(t *testing.T) {
 	for _, threads := range []string{"1", "8"} {
 		n, a := compare(t, lab, load, "connect", threads)
 		label := "connect, " + plural(threads)
-		times(label+", p50", n.P50, a.P50, 1.6)
+		// With several threads what counts is that they don't queue up: the rate.
+		p50, rate := 1.6, 0.0
+		if threads != "1" {
+			p50, rate = 0, 0.8
+		}
+		times(label+", p50", n.P50, a.P50, p50)
 		times(label+", p99", n.P99, a.P99, 0)
-		rates(label+", per second", n.PerSecond, a.PerSecond, 0)
+		rates(label+", per second", n.PerSecond, a.PerSecond, rate)
 	}
 	for _, threads := range []string{"1", "8"} {
 		n, a := compare(t, lab, load, "request", threads)
@@ -78,8 +84,8 @@ func compare(t *testing.T, lab *harness.Lab, load, kind, threads string) (native
 	t.Helper()
 	var n, a []sample
 	for range rounds {
-		n = append(n, once(t, lab.Output(load+" "+kind+" -duration 1s -threads "+threads+" -address "+hostAddress)))
-		a = append(a, once(t, lab.Output("ax run -- "+load+" "+kind+" -duration 1s -threads "+threads+" -address "+appAddress)))
+		n = append(n, once(t, lab.Output(load+" "+kind+" -duration "+roundTime+" -threads "+threads+" -address "+hostAddress)))
+		a = append(a, once(t, lab.Output("ax run -- "+load+" "+kind+" -duration "+roundTime+" -threads "+threads+" -address "+appAddress)))
 	}
 	return medians(n), medians(a)
 }
