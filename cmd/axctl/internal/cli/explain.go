@@ -123,7 +123,8 @@ func writeExplanation(w io.Writer, reply *routerv1.ExplainResponse) error {
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	}
-	return output.Candidates().Table(candidates, false).Write(w, true)
+	t := output.Candidates().Table(candidates, false)
+	return t.Write(w, true)
 }
 
 func outcome(reply *routerv1.ExplainResponse) string {

@@ -99,11 +99,11 @@ func writeStatus(w io.Writer, format output.Format, r status.Report) error {
 	}
 	t := output.Table{Header: []string{"", "SERVICE", "STATE"}}
 	for _, s := range r.Services {
-		mark := "✓"
+		mark, tone := "✓", output.Good
 		if !s.OK {
-			mark = "✗"
+			mark, tone = "✗", output.Bad
 		}
-		t.Rows = append(t.Rows, []string{mark, s.Name, s.Detail})
+		t.Rows, t.Tones = append(t.Rows, []string{mark, s.Name, s.Detail}), append(t.Tones, []output.Tone{tone})
 	}
 	if err := t.Write(w, false); err != nil {
 		return err
@@ -127,7 +127,7 @@ func writeStatus(w io.Writer, format output.Format, r status.Report) error {
 		}
 	}
 	for _, p := range r.Problems {
-		if _, err := fmt.Fprintln(w, "\n✗ "+p); err != nil {
+		if _, err := fmt.Fprintln(w, "\n"+output.Paint(w, output.Bad, "✗")+" "+p); err != nil {
 			return err
 		}
 	}
