@@ -121,6 +121,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.flows.Identify(s.manager.Identity)
 	s.server = attach.NewServer(deps.Log, s.manager, cfg.RunDir)
 	s.grpc = server.New(view{s}, s.flows)
 	return s, nil

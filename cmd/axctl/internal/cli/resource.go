@@ -10,7 +10,7 @@ import (
 
 	"appswitch.io/cmd/axctl/internal/api"
 	"appswitch.io/cmd/axctl/internal/output"
-	"appswitch.io/cmd/axctl/internal/selector"
+	"appswitch.io/internal/selector"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"

@@ -154,6 +154,16 @@ func (m *Manager) List() []ax.App {
 	return out
 }
 
+// Identity returns the name and labels of an application; nothing if there is none such. The labels are shared.
+func (m *Manager) Identity(id ax.AppID) (name string, labels ax.Labels) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.apps[id]; e != nil {
+		return e.App.Name, e.App.Labels
+	}
+	return "", nil
+}
+
 // Saved returns the applications that an earlier agent has served.
 func (m *Manager) Saved() []seccomp.App {
 	m.mu.Lock()
