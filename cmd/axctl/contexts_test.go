@@ -24,7 +24,7 @@ func TestRemoteDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rest, err := daemon.rest()
+	rest, err := daemon.rest(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func Servers() Columns[*typev1.Endpoint] {
 		{Name: "IPV4ADDR", Value: func(e *typev1.Endpoint) string { return Address(e.GetHostAddress()) }},
 		{Name: "NAME", Wide: true, Value: (*typev1.Endpoint).GetName},
 		{Name: "LABELS", Wide: true, Value: func(e *typev1.Endpoint) string { return ax.Labels(e.GetLabels()).String() }},
-		{Name: "STALE", Wide: true, Value: func(e *typev1.Endpoint) string { return yesNo(e.GetStale()) }, Tone: func(e *typev1.Endpoint) Tone { return badIf(e.GetStale()) }},
+		{Name: "STALE", Wide: true, Value: func(e *typev1.Endpoint) string { return yesNo(e.GetStale()) }, Tone: func(e *typev1.Endpoint) Tone { return BadIf(e.GetStale()) }},
 	}
 }
 
@@ -176,8 +176,8 @@ func goodIf(b bool) Tone {
 	return Bad
 }
 
-// badIf is the tone of an answer of which one is bad and the other says nothing.
-func badIf(b bool) Tone {
+// BadIf is the tone of an answer of which one is bad and the other says nothing.
+func BadIf(b bool) Tone {
 	if b {
 		return Bad
 	}
