@@ -268,6 +268,7 @@ func (d *fakeDaemon) Explain(_ context.Context, req *routerv1.ExplainRequest) (*
 	}
 	out := &routerv1.ExplainResponse{
 		Verdict: routerv1.Verdict_VERDICT_PASSTHROUGH, Reason: string(ax.ReasonExternal), Revision: 7,
+		Age: durationpb.New(300 * time.Millisecond),
 	}
 	for _, e := range d.endpoints {
 		a := e.GetServiceAddress()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"appswitch.io/cmd/axctl/internal/output"
 	"appswitch.io/internal/ax"
@@ -27,8 +28,8 @@ func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --to DESTINATION [--from APP | --labels k=v,...]",
 		Short: "Explain why a connection is allowed, refused, or routed as it is",
-		Long: `Explain what happens when a client connects to a destination: the decision, and for every server that was looked at why
-it may be chosen or not. The client is a running application, or any that carries the given labels.`,
+		Long: `Explain what happens when a client connects to a destination: the decision, what the client gets, the routes that it is
+decided on with their age, and for every server that was looked at why it may be chosen or not. The client is a running application, or any that carries the given labels.`,
 		Example: `  ax explain --from web --to 1.1.1.1:6379      from an application, by its name or id
   ax explain --labels role=test --to web:80    from a client with these labels
   ax explain --to 1.1.1.1:80                   from a client with the default labels`,
@@ -67,9 +68,10 @@ it may be chosen or not. The client is a running application, or any that carrie
 	_ = cmd.RegisterFlagCompletionFunc("from", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return apps.complete(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp
 	})
-	for _, name := range []string{"labels", "to"} {
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
-	}
+	_ = cmd.RegisterFlagCompletionFunc("labels", cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("to", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return destinationNames(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	})
 	return cmd
 }
 
@@ -113,7 +115,7 @@ func writeExplanation(w io.Writer, reply *routerv1.ExplainResponse) error {
 		[2]string{"Destination", output.Address(reply.GetDestination())},
 		[2]string{"Decision", fmt.Sprintf("%s (%s)", decision, reply.GetReason())},
 		[2]string{"Client gets", outcome(reply)},
-		[2]string{"Revision", strconv.FormatInt(reply.GetRevision(), 10)},
+		[2]string{"Revision", revision(reply)},
 	); err != nil {
 		return err
 	}
@@ -125,6 +127,15 @@ func writeExplanation(w io.Writer, reply *routerv1.ExplainResponse) error {
 	}
 	t := output.Candidates().Table(candidates, false)
 	return t.Write(w, true)
+}
+
+// revision names the routes that were decided on, and their age if the router tells it.
+func revision(reply *routerv1.ExplainResponse) string {
+	text := strconv.FormatInt(reply.GetRevision(), 10)
+	if reply.GetAge() == nil {
+		return text
+	}
+	return fmt.Sprintf("%s, confirmed %s ago", text, reply.GetAge().AsDuration().Round(100*time.Millisecond))
 }
 
 func outcome(reply *routerv1.ExplainResponse) string {
