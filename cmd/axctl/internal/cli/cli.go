@@ -90,7 +90,7 @@ underneath, and only where their labels allow it. Nothing about the programs cha
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	group(root)
 	root.AddCommand(
-		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newExplain(), newObserve(), newTop(), newStatus(), newConnectivity(), newConfig(), newCheck(), newVersion(),
+		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newExplain(), newObserve(), newTop(), newStatus(), newConnectivity(), newSysdump(), newConfig(), newCheck(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultCompletionCmd("completion")

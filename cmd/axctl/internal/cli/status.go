@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 	"appswitch.io/cmd/axctl/internal/status"
 	"appswitch.io/internal/config"
 	"appswitch.io/internal/service"
-	gatewayv1 "appswitch.io/proto/gen/appswitch/gateway/v1"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 )
@@ -62,10 +60,7 @@ The services are found where 'ax daemon' or the separate daemons have them by de
 		if err != nil {
 			return err
 		}
-		o := status.Options{Host: client.RemoteHost(), Addrs: map[service.Peer]string{}, TLS: tls, Gateway: func(ctx context.Context) (string, error) {
-			_, err := client.Get(ctx, "/v1/proxies", nil, &gatewayv1.ListProxiesResponse{})
-			return "REST at " + client.Server(), err
-		}}
+		o := status.Options{Host: client.RemoteHost(), Addrs: map[service.Peer]string{}, TLS: tls, Gateway: gatewayProbe(client)}
 		for p, addr := range addrs {
 			o.Addrs[p] = *addr
 		}
