@@ -35,6 +35,11 @@ func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
+// exitStatus ends a command with the status of another program.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
 // errReported fails a command that has already written why.
 var errReported = errors.New("reported")
 
@@ -57,9 +62,12 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetErr(errOut)
 	cmd, err := root.ExecuteC()
 	var usage usageError
+	var status exitStatus
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &status):
+		return int(status)
 	case errors.Is(err, errReported):
 		return exitFailed
 	case errors.As(err, &usage):
@@ -90,7 +98,7 @@ underneath, and only where their labels allow it. Nothing about the programs cha
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	group(root)
 	root.AddCommand(
-		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newExplain(), newObserve(), newTop(), newStatus(), newConnectivity(), newSysdump(), newConfig(), newCheck(), newVersion(),
+		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newExplain(), newObserve(), newTop(), newStatus(), newConnectivity(), newSysdump(), newExec(), newConfig(), newCheck(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultCompletionCmd("completion")
