@@ -1,7 +1,8 @@
 // Package cli is the command line: what `axctl` and its link `ax` understand.
 //
 // Invariant: results go to standard output, everything else to standard error, and the exit status is 0 for success,
-// 1 for failure, 2 for a command line that can't be understood (the message then names the nearest thing that can).
+// 1 for failure, 2 for a command line that can't be understood (the message then names the nearest thing that can). What
+// runs another program ends as that does.
 // Commands hold no logic of the product: they ask the daemon over REST and write what it says.
 // Start reading at [Main].
 package cli
@@ -89,6 +90,7 @@ underneath, and only where their labels allow it. Nothing about the programs cha
   sudo ax run -- curl -I web                              reach it by name
   sudo ax --labels role=test curl -I 1.1.1.1              or by address, as a client with labels
   ax get servers                                          see who serves what, and where
+  ax observe --verdict deny                               see what is refused, as it happens
   ax explain --labels role=test --to 1.1.1.1:80           see why a connection goes where it goes`,
 		Version:       version.Get().String(),
 		SilenceErrors: true,
@@ -102,6 +104,9 @@ underneath, and only where their labels allow it. Nothing about the programs cha
 	)
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultCompletionCmd("completion")
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		group(completion) // cobra answers an unknown shell with its help, and success
+	}
 	root.SetFlagErrorFunc(flagError)
 	makeUsageErrors(root)
 	return root

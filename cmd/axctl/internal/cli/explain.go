@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,10 +12,12 @@ import (
 	"strings"
 	"time"
 
+	"appswitch.io/cmd/axctl/internal/api"
 	"appswitch.io/cmd/axctl/internal/output"
 	"appswitch.io/internal/ax"
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 )
 
 // flow is the connection to explain, as the flags describe it.
@@ -49,7 +53,7 @@ decided on with their age, and for every server that was looked at why it may be
 		var reply routerv1.ExplainResponse
 		body, err := client.Get(cmd.Context(), "/v1/explain", query, &reply)
 		if err != nil {
-			return err
+			return f.suggest(cmd.Context(), flags, err)
 		}
 		if format.Value != output.FormatTable {
 			return output.WriteJSON(cmd.OutOrStdout(), format.Value, body)
@@ -62,7 +66,6 @@ decided on with their age, and for every server that was looked at why it may be
 	fs.StringVar(&f.to, "to", "", "`destination`, ADDRESS:PORT or NAME:PORT")
 	fs.StringVar(&f.protocol, "proto", ax.TCP.String(), "transport `protocol`: tcp or udp")
 	fs.VarP(format, "output", "o", "`format`: "+format.Choices())
-	cmd.MarkFlagsMutuallyExclusive("from", "labels")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(format.Names(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("from", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -75,8 +78,27 @@ decided on with their age, and for every server that was looked at why it may be
 	return cmd
 }
 
+// suggest adds the nearest name to an error that says that there is none such.
+func (f *flow) suggest(ctx context.Context, flags *clientFlags, err error) error {
+	var refused *api.StatusError
+	if !errors.As(err, &refused) || refused.Code != codes.NotFound {
+		return err
+	}
+	hint := ""
+	if f.app != "" {
+		hint = didYouMean("", f.app, apps.complete(ctx, flags))
+	}
+	if host, _, splitErr := net.SplitHostPort(f.to); hint == "" && splitErr == nil {
+		hint = didYouMean("", host, destinationNames(ctx, flags))
+	}
+	return fmt.Errorf("%w%s", err, hint)
+}
+
 // query checks the flags and writes them as the request's parameters.
 func (f flow) query() (url.Values, error) {
+	if f.app != "" && len(f.labels) > 0 {
+		return nil, errors.New("--from and --labels both say who connects: leave one of them out")
+	}
 	proto, err := ax.ParseProtocol(f.protocol)
 	if err != nil {
 		return nil, fmt.Errorf("--proto: %w", err)

@@ -79,6 +79,10 @@ func (f *observeFlags) run(cmd *cobra.Command, flags *clientFlags) error {
 	if !f.follow {
 		query.Set("pastOnly", "true")
 	}
+	// The stream says nothing until there is a flow: a daemon that is not there shall be known at once.
+	if _, _, err := nodes.load(ctx, client); err != nil {
+		return err
+	}
 	out, errOut := cmd.OutOrStdout(), cmd.ErrOrStderr()
 	t := flowTable(f.format.Value == output.FormatWide)
 	if f.format.Value != output.FormatJSON && !f.noHeaders {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -90,12 +91,22 @@ func (r resource[T]) runOnce(cmd *cobra.Command, client *api.Client, f *listFlag
 	if err != nil {
 		return err
 	}
+	known := r.namesOf(items)
 	items, missing := r.choose(items, args)
-	if err := r.write(cmd, f.format.Value, !f.noHeaders, envelope, items); err != nil {
-		return err
+	if len(items) > 0 || len(missing) == 0 {
+		if err := r.write(cmd, f.format.Value, !f.noHeaders, envelope, items); err != nil {
+			return err
+		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("no %s %s: `ax get %s` lists them", r.singular, strings.Join(missing, ", "), r.plural)
+		hint := didYouMean("", missing[0], known)
+		if hint == "" || len(missing) > 1 {
+			hint = fmt.Sprintf(": `ax get %s` lists them", r.plural)
+		}
+		for i, name := range missing {
+			missing[i] = strconv.Quote(name)
+		}
+		return fmt.Errorf("no %s %s%s", r.singular, strings.Join(missing, ", "), hint)
 	}
 	return nil
 }
@@ -177,7 +188,7 @@ func (r resource[T]) choose(items []item[T], args []string) (chosen []item[T], m
 	}
 	for _, arg := range args {
 		if !found[arg] {
-			missing = append(missing, fmt.Sprintf("%q", arg))
+			missing = append(missing, arg)
 		}
 	}
 	return chosen, missing
@@ -220,6 +231,11 @@ func (r resource[T]) complete(ctx context.Context, flags *clientFlags) []string 
 	if err != nil {
 		return nil
 	}
+	return r.namesOf(items)
+}
+
+// namesOf returns all names of all items.
+func (r resource[T]) namesOf(items []item[T]) []string {
 	var names []string
 	for _, it := range items {
 		names = append(names, r.names(it.msg)...)
