@@ -48,7 +48,7 @@ var badInputs = []badInput{
 	{"get apps -q", "", misused, "unknown shorthand flag: 'q' in -q"},
 	{"--lables a=b true", "", misused, "unknown flag: --lables: did you mean --labels?"},
 	{"observe --verdct deny", "", misused, "did you mean --verdict?"},
-	{"status --relfection", "", misused, "unknown flag: --relfection"},
+	{"status --sever x", "", misused, "did you mean --server?"},
 	{"version extra", "", misused, `unknown command "extra" for "ax version"`},
 	{"check extra", "", misused, `unknown command "extra" for "ax check"`},
 	{"status extra", "", misused, `unknown command "extra" for "ax status"`},
@@ -137,7 +137,7 @@ var badInputs = []badInput{
 	{"daemon --neighbors 10.0.0.1", "", misused, "--neighbors: not available in this version: leave it out"},
 	{"daemon --grpc-listen 6665", "", misused, `--grpc-listen "6665": want ADDRESS:PORT`},
 	{"daemon --config /nonexistent.yaml", "", misused, "configuration file: stat /nonexistent.yaml: no such file or directory"},
-	{"daemon", "AX_NODE_NMAE=x", misused, "AX_NODE_NMAE: unknown variable (did you mean AX_NODE_NAME?)"},
+	{"daemon", "AX_NODE_NAMES=x", misused, "AX_NODE_NAMES: unknown variable (did you mean AX_NODE_NAME?)"},
 	{"daemon", "AX_OPTS=--clena", misused, "unknown flag: --clena"},
 	{"daemon --state-dir /dev/null/x", "", failed, "--state-dir: mkdir /dev/null: not a directory (run as root, or name another directory)"},
 	{"daemon --node-interface 127.0.0.1 --dns=false", "AX_GRPC_LISTEN=$SILENT", failed, "address already in use: choose another, or stop what uses it"},
@@ -145,7 +145,7 @@ var badInputs = []badInput{
 
 	// Launching.
 	{"run", "", misused, "no program given"},
-	{"run --nmae web true", "", misused, "did you mean --name?"},
+	{"run --nam web true", "", misused, "did you mean --name?"},
 	{"run --ip 1.1.1.1", "", misused, "no program given"},
 	{"run true", "", notLaunched, "the AppSwitch daemon is not running here: /nonexistent/agent.sock does not exist"},
 	{"run --labels role true", "", misused, "--labels"},

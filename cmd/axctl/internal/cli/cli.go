@@ -36,10 +36,10 @@ func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// exitStatus ends a command with the status of another program.
-type exitStatus int
+// statusError ends a command with the status of another program, 0 included.
+type statusError int
 
-func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // errReported fails a command that has already written why.
 var errReported = errors.New("reported")
@@ -63,7 +63,7 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetErr(errOut)
 	cmd, err := root.ExecuteC()
 	var usage usageError
-	var status exitStatus
+	var status statusError
 	switch {
 	case err == nil:
 		return exitOK

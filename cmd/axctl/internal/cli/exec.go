@@ -80,7 +80,7 @@ beside the application. Its exit status is that of the command. It needs root.`,
 		if err != nil {
 			return fmt.Errorf("app %s: %w", app.GetId(), err)
 		}
-		return exitStatus(code)
+		return statusError(code)
 	}
 	return cmd
 }

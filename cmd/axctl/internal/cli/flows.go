@@ -186,7 +186,7 @@ func destinationNames(ctx context.Context, flags *clientFlags) []string {
 // reconnectEvery is the pause before a stream that broke is opened again.
 const reconnectEvery = 500 * time.Millisecond
 
-// follow calls each with every flow, until ctx ends, which is no error, or the daemon has no more when once is set.
+// followFlows calls each with every flow, until ctx ends, which is no error, or the daemon has no more when once is set.
 // A daemon that goes away later is waited for, as say tells; what it decided meanwhile is lost.
 func followFlows(ctx context.Context, client *api.Client, query url.Values, once bool, say func(error), each func(json.RawMessage, *nodeagentv1.WatchFlowsResponse) error) error {
 	var broken error // an error of each, which ends everything
@@ -204,12 +204,10 @@ func followFlows(ctx context.Context, client *api.Client, query url.Values, once
 		})
 		var refused *api.StatusError
 		switch {
-		case ctx.Err() != nil:
-			return nil
+		case ctx.Err() != nil || once && errors.Is(err, api.ErrStreamEnded):
+			return nil //nolint:nilerr // that is how it is to end
 		case broken != nil:
 			return broken
-		case once && errors.Is(err, api.ErrStreamEnded):
-			return nil
 		case once || errors.As(err, &refused) || !received && !errors.Is(err, api.ErrStreamEnded):
 			return err
 		}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -126,8 +127,7 @@ func (f *topFlags) run(cmd *cobra.Command, flags *clientFlags) error {
 			last = now
 			if err := f.write(cmd.OutOrStdout(), r); err != nil || f.once {
 				cancel()
-				<-done
-				return err
+				return errors.Join(err, <-done)
 			}
 		}
 	}
