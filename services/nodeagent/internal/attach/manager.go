@@ -323,11 +323,11 @@ func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed secc
 	m.mu.Lock()
 	e.attached = true
 	m.mu.Unlock()
+	m.deps.Publisher.PutApp(e.App.App) // before gone can be called: a program may end at once
 	if err := m.deps.Driver.Attach(e.App, handed, func() { m.gone(e) }); err != nil && !errors.Is(err, seccomp.ErrAttached) {
 		m.gone(e)
 		return fmt.Errorf("take over system calls: %w", err)
 	}
-	m.deps.Publisher.PutApp(e.App.App)
 	return nil
 }
 
