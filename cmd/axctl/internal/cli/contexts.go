@@ -25,8 +25,13 @@ them commands talk to the daemon of this machine.`,
   ax get apps --context lab         those of another`,
 	}
 	group(cmd)
-	cmd.AddCommand(newGetContexts(), newCurrentContext(), newUseContext(), newSetContext(), newDeleteContext())
+	cmd.AddCommand(contextCommands()...)
 	return cmd
+}
+
+// contextCommands are the subcommands of `config` about contexts.
+func contextCommands() []*cobra.Command {
+	return []*cobra.Command{newGetContexts(), newCurrentContext(), newUseContext(), newSetContext(), newDeleteContext()}
 }
 
 // openContexts reads the user's contexts.
