@@ -44,6 +44,7 @@ type fakeDaemon struct {
 	endpoints []*typev1.Endpoint
 	sockets   []*nodeagentv1.Socket
 	proxies   []*gatewayv1.Proxy
+	flows     []*nodeagentv1.WatchFlowsResponse
 
 	mu        sync.Mutex // guards what follows
 	vservices []*typev1.VirtualService
@@ -66,13 +67,17 @@ func newFakeDaemon(path string) (*fakeDaemon, error) {
 	return d, nil
 }
 
-// rest returns the REST interface.
-func (d *fakeDaemon) rest() (http.Handler, error) {
+// rest returns the REST interface. Streams need the agent's gRPC address; without one there are none.
+func (d *fakeDaemon) rest(agent grpc.ClientConnInterface) (http.Handler, error) {
 	mux := runtime.NewServeMux()
 	ctx := context.Background()
+	var flows error
+	if agent != nil {
+		flows = nodeagentv1.RegisterNodeAgentServiceHandlerClient(ctx, mux, nodeagentv1.NewNodeAgentServiceClient(agent))
+	}
 	err := errors.Join(
+		flows,
 		registryv1.RegisterRegistryServiceHandlerServer(ctx, mux, d),
-		nodeagentv1.RegisterNodeAgentServiceHandlerServer(ctx, mux, d),
 		gatewayv1.RegisterGatewayServiceHandlerServer(ctx, mux, d),
 		routerv1.RegisterRouterServiceHandlerServer(ctx, mux, d),
 	)
@@ -116,6 +121,24 @@ func (a fakeAgent) GetStatus(context.Context, *nodeagentv1.GetStatusRequest) (*n
 	}, nil
 }
 
+// WatchFlows sends the script's flows, of which it selects by application and verdict only. Then it ends, or waits.
+func (a fakeAgent) WatchFlows(req *nodeagentv1.WatchFlowsRequest, stream grpc.ServerStreamingServer[nodeagentv1.WatchFlowsResponse]) error {
+	for _, m := range a.flows {
+		f := m.GetFlow()
+		if req.GetApp() != "" && req.GetApp() != f.GetAppName() || len(req.GetVerdicts()) > 0 && !slices.Contains(req.GetVerdicts(), f.GetVerdict()) {
+			continue
+		}
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+	if req.GetPastOnly() {
+		return nil
+	}
+	<-stream.Context().Done()
+	return nil
+}
+
 func (d *fakeDaemon) Resolve(_ context.Context, req *resolverv1.ResolveRequest) (*resolverv1.ResolveResponse, error) {
 	return nil, status.Errorf(codes.NotFound, "no service has the name %q", req.GetName())
 }
@@ -142,6 +165,8 @@ func (d *fakeDaemon) load(data []byte) error {
 			d.sockets, err = messages[nodeagentv1.Socket](raws)
 		case "proxies":
 			d.proxies, err = messages[gatewayv1.Proxy](raws)
+		case "flows":
+			d.flows, err = messages[nodeagentv1.WatchFlowsResponse](raws)
 		case "virtualServices":
 			d.vservices, err = messages[typev1.VirtualService](raws)
 		case "policies":
@@ -310,6 +335,7 @@ func (d *fakeDaemon) Explain(_ context.Context, req *routerv1.ExplainRequest) (*
 	}
 	out := &routerv1.ExplainResponse{
 		Verdict: routerv1.Verdict_VERDICT_PASSTHROUGH, Reason: string(ax.ReasonExternal), Revision: 7,
+		Age: durationpb.New(300 * time.Millisecond),
 	}
 	for _, e := range d.endpoints {
 		a := e.GetServiceAddress()

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"appswitch.io/internal/rpc"
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 )
@@ -50,13 +51,6 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			rest, err := daemon.rest()
-			if err != nil {
-				return err
-			}
-			server := httptest.NewServer(rest)
-			env.Defer(server.Close)
-			env.Setenv("AX_SERVER", server.URL)
 			for _, s := range []struct {
 				well  bool
 				names []string
@@ -73,6 +67,18 @@ func TestScripts(t *testing.T) {
 					env.Setenv(name, addr)
 				}
 			}
+			agent, err := rpc.Dial(env.Getenv("AX_NODEAGENT_ADDR"), rpc.ClientConfig{})
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { _ = agent.Close() })
+			rest, err := daemon.rest(agent)
+			if err != nil {
+				return err
+			}
+			server := httptest.NewServer(rest)
+			env.Defer(server.Close)
+			env.Setenv("AX_SERVER", server.URL)
 			return nil
 		},
 	})

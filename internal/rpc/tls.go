@@ -165,3 +165,15 @@ func (k *keyring) client() *tls.Config {
 		Certificates: []tls.Certificate{*cert}, RootCAs: roots,
 	}
 }
+
+// ClientTLS returns a configuration for clients of other protocols (protos, as in ALPN). They show the certificate and
+// trust the CA that the files hold now.
+func ClientTLS(files TLS, protos ...string) (*tls.Config, error) {
+	k, err := newKeyring(files, nil)
+	if err != nil {
+		return nil, err
+	}
+	c := k.client()
+	c.NextProtos = protos
+	return c, nil
+}

@@ -133,6 +133,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err := s.registerSizes(deps.Metrics); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
+	s.flows.Identify(s.manager.Identity)
 	s.server = attach.NewServer(deps.Log, s.manager, cfg.RunDir)
 	s.grpc = server.New(view{s}, s.flows)
 	return s, nil

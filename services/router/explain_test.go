@@ -70,7 +70,7 @@ func TestExplain(t *testing.T) {
 		for _, cand := range resp.GetCandidates() {
 			got += fmt.Sprintf(" [%s %v %s]", cand.GetEndpoint().GetAppId(), cand.GetEligible(), cand.GetReason())
 		}
-		if got != c.want || resp.GetRevision() == 0 {
+		if got != c.want || resp.GetRevision() == 0 || resp.GetAge() == nil || resp.GetAge().AsDuration() < 0 {
 			t.Errorf("%v:\n got %s\nwant %s", c.req, got, c.want)
 		}
 	}

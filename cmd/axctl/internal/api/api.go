@@ -8,12 +8,14 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"syscall"
@@ -59,8 +61,25 @@ func New(server string, timeout time.Duration) (*Client, error) {
 	return &Client{base: u, http: &http.Client{Transport: transport, Timeout: timeout}}, nil
 }
 
+// UseTLS sets how a daemon at an https URL is spoken to; without it the machine's own certificate authorities count. It
+// is called before any other method.
+func (c *Client) UseTLS(cfg *tls.Config) {
+	if t, ok := c.http.Transport.(*http.Transport); ok {
+		t.TLSClientConfig = cfg
+	}
+}
+
 // Server returns the URL of the daemon.
 func (c *Client) Server() string { return c.base.String() }
+
+// RemoteHost returns the host of the daemon, or nothing if it is on this machine's loopback.
+func (c *Client) RemoteHost() string {
+	host := c.base.Hostname()
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.Unmap().IsLoopback() {
+		return ""
+	}
+	return host
+}
 
 // StatusError is a refusal by the daemon: a google.rpc.Status.
 type StatusError struct {
@@ -147,6 +166,10 @@ func (c *Client) unreachable(err error) error {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("the daemon at %s did not answer within %s", c.Server(), c.http.Timeout)
 	}
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return fmt.Errorf("the daemon at %s can't be trusted: %w: name its CA with --tls-ca-cert, and call it by a name or address of its certificate", c.Server(), untrusted.Err)
+	}
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
@@ -160,6 +183,9 @@ func (c *Client) refusal(resp *http.Response, data []byte) error {
 		Code    *codes.Code     `json:"code"`
 		Message string          `json:"message"`
 		Details json.RawMessage `json:"details"`
+	}
+	if bytes.Contains(data, []byte("HTTP request to an HTTPS server")) {
+		return fmt.Errorf("the daemon at %s speaks TLS: call it as https://%s, with --tls-ca-cert, --tls-cert and --tls-key", c.Server(), c.base.Host)
 	}
 	if err := json.Unmarshal(data, &status); err != nil || status.Code == nil || status.Message == "" {
 		return c.foreign(resp.Request.URL.Path, resp.Status)

@@ -42,7 +42,10 @@ It needs no daemon and changes nothing. The exit status is 1 if something (✗) 
 	return cmd
 }
 
-var checkMarks = map[check.State]string{check.OK: "✓", check.Warning: "!", check.Failed: "✗"}
+var (
+	checkMarks = map[check.State]string{check.OK: "✓", check.Warning: "!", check.Failed: "✗"}
+	checkTones = map[check.State]output.Tone{check.OK: output.Good, check.Warning: output.Doubtful, check.Failed: output.Bad}
+)
 
 func writeChecks(w io.Writer, format output.Format, results []check.Result) error {
 	ready := check.Ready(results)
@@ -53,8 +56,10 @@ func writeChecks(w io.Writer, format output.Format, results []check.Result) erro
 	t.Header = []string{"", "CHECK", "FINDING"}
 	for _, r := range results {
 		t.Rows = append(t.Rows, []string{checkMarks[r.State], r.Name, r.Detail})
+		t.Tones = append(t.Tones, []output.Tone{checkTones[r.State]})
 		if r.Fix != "" {
 			t.Rows = append(t.Rows, []string{" ", " ", "fix: " + r.Fix})
+			t.Tones = append(t.Tones, nil)
 		}
 	}
 	if err := t.Write(w, false); err != nil {

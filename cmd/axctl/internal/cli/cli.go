@@ -1,7 +1,8 @@
 // Package cli is the command line: what `axctl` and its link `ax` understand.
 //
 // Invariant: results go to standard output, everything else to standard error, and the exit status is 0 for success,
-// 1 for failure (of diff: differences), 2 for a command line that can't be understood (the message then names the nearest thing that can).
+// 1 for failure (of diff: differences), 2 for a command line that can't be understood (the message then names the nearest
+// thing that can). What runs another program ends as that does.
 // Commands hold no logic of the product: they ask the daemon over REST and write what it says.
 // Start reading at [Main].
 package cli
@@ -42,6 +43,11 @@ type troubleError struct{ error }
 
 func (e troubleError) Unwrap() error { return e.error }
 
+// statusError ends a command with the status of another program, 0 included.
+type statusError int
+
+func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
 // errReported fails a command that has already written why.
 var errReported = errors.New("reported")
 
@@ -65,9 +71,12 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	cmd, err := root.ExecuteC()
 	var usage usageError
 	var trouble troubleError
+	var status statusError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &status):
+		return int(status)
 	case errors.Is(err, errReported):
 		return exitFailed
 	case errors.As(err, &usage):
@@ -92,6 +101,7 @@ underneath, and only where their labels allow it. Nothing about the programs cha
   sudo ax run -- curl -I web                              reach it by name
   sudo ax --labels role=test curl -I 1.1.1.1              or by address, as a client with labels
   ax get servers                                          see who serves what, and where
+  ax observe --verdict deny                               see what is refused, as it happens
   ax explain --labels role=test --to 1.1.1.1:80           see why a connection goes where it goes`,
 		Version:       version.Get().String(),
 		SilenceErrors: true,
@@ -101,11 +111,14 @@ underneath, and only where their labels allow it. Nothing about the programs cha
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	group(root)
 	root.AddCommand(
-		newDaemon(), newRun(), newGet(), newCreate(), newDelete(), newApply(), newDiff(), newExplain(), newStatus(), newCheck(),
-		newConfig(), newVersion(),
+		newDaemon(), newRun(), newExec(), newGet(), newCreate(), newDelete(), newApply(), newDiff(), newExplain(), newObserve(), newTop(),
+		newStatus(), newConnectivity(), newSysdump(), newConfig(), newCheck(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultCompletionCmd("completion")
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		group(completion) // cobra answers an unknown shell with its help, and success
+	}
 	root.SetFlagErrorFunc(flagError)
 	makeUsageErrors(root)
 	return root

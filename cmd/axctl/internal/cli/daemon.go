@@ -15,8 +15,8 @@ import (
 
 // foreign are the variables that are for other commands and for the separate daemons: one environment may serve all.
 var foreign = []string{
-	"AX_SERVER", "AX_IP", "AX_NAME", "AX_LABELS", "AX_EXPOSE", "AX_USER", "AX_INTERFACE", "AX_NEW_NETNS",
-	"AX_LISTEN", "AX_REGISTRY_ADDR", "AX_ROUTER_ADDR", "AX_RESOLVER_ADDR", "AX_NODEAGENT_ADDR", "AX_GATEWAY_ADDR",
+	"AX_SERVER", "AX_CONTEXT", "AX_IP", "AX_NAME", "AX_LABELS", "AX_EXPOSE", "AX_USER", "AX_INTERFACE", "AX_NEW_NETNS",
+	"AX_LISTEN", "AX_REFLECTION", "AX_REGISTRY_ADDR", "AX_ROUTER_ADDR", "AX_RESOLVER_ADDR", "AX_NODEAGENT_ADDR", "AX_GATEWAY_ADDR",
 }
 
 func newDaemon() *cobra.Command {

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -8,11 +10,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"appswitch.io/cmd/axctl/internal/api"
 	"appswitch.io/cmd/axctl/internal/output"
 	"appswitch.io/internal/ax"
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 )
 
 // flow is the connection to explain, as the flags describe it.
@@ -27,8 +32,8 @@ func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --to DESTINATION [--from APP | --labels k=v,...]",
 		Short: "Explain why a connection is allowed, refused, or routed as it is",
-		Long: `Explain what happens when a client connects to a destination: the decision, and for every server that was looked at why
-it may be chosen or not. The client is a running application, or any that carries the given labels.`,
+		Long: `Explain what happens when a client connects to a destination: the decision, what the client gets, the routes that it is
+decided on with their age, and for every server that was looked at why it may be chosen or not. The client is a running application, or any that carries the given labels.`,
 		Example: `  ax explain --from web --to 1.1.1.1:6379      from an application, by its name or id
   ax explain --labels role=test --to web:80    from a client with these labels
   ax explain --to 1.1.1.1:80                   from a client with the default labels`,
@@ -48,7 +53,7 @@ it may be chosen or not. The client is a running application, or any that carrie
 		var reply routerv1.ExplainResponse
 		body, err := client.Get(cmd.Context(), "/v1/explain", query, &reply)
 		if err != nil {
-			return err
+			return f.suggest(cmd.Context(), flags, err)
 		}
 		if format.Value != output.FormatTable {
 			return output.WriteJSON(cmd.OutOrStdout(), format.Value, body)
@@ -61,20 +66,39 @@ it may be chosen or not. The client is a running application, or any that carrie
 	fs.StringVar(&f.to, "to", "", "`destination`, ADDRESS:PORT or NAME:PORT")
 	fs.StringVar(&f.protocol, "proto", ax.TCP.String(), "transport `protocol`: tcp or udp")
 	fs.VarP(format, "output", "o", "`format`: "+format.Choices())
-	cmd.MarkFlagsMutuallyExclusive("from", "labels")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(format.Names(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("from", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return apps.complete(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp
 	})
-	for _, name := range []string{"labels", "to"} {
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
-	}
+	_ = cmd.RegisterFlagCompletionFunc("labels", cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("to", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return destinationNames(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	})
 	return cmd
+}
+
+// suggest adds the nearest name to an error that says that there is none such.
+func (f *flow) suggest(ctx context.Context, flags *clientFlags, err error) error {
+	var refused *api.StatusError
+	if !errors.As(err, &refused) || refused.Code != codes.NotFound {
+		return err
+	}
+	hint := ""
+	if f.app != "" {
+		hint = didYouMean("", f.app, apps.complete(ctx, flags))
+	}
+	if host, _, splitErr := net.SplitHostPort(f.to); hint == "" && splitErr == nil {
+		hint = didYouMean("", host, destinationNames(ctx, flags))
+	}
+	return fmt.Errorf("%w%s", err, hint)
 }
 
 // query checks the flags and writes them as the request's parameters.
 func (f flow) query() (url.Values, error) {
+	if f.app != "" && len(f.labels) > 0 {
+		return nil, errors.New("--from and --labels both say who connects: leave one of them out")
+	}
 	proto, err := ax.ParseProtocol(f.protocol)
 	if err != nil {
 		return nil, fmt.Errorf("--proto: %w", err)
@@ -113,7 +137,7 @@ func writeExplanation(w io.Writer, reply *routerv1.ExplainResponse) error {
 		[2]string{"Destination", output.Address(reply.GetDestination())},
 		[2]string{"Decision", fmt.Sprintf("%s (%s)", decision, reply.GetReason())},
 		[2]string{"Client gets", outcome(reply)},
-		[2]string{"Revision", strconv.FormatInt(reply.GetRevision(), 10)},
+		[2]string{"Revision", revision(reply)},
 	); err != nil {
 		return err
 	}
@@ -123,7 +147,17 @@ func writeExplanation(w io.Writer, reply *routerv1.ExplainResponse) error {
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	}
-	return output.Candidates().Table(candidates, false).Write(w, true)
+	t := output.Candidates().Table(candidates, false)
+	return t.Write(w, true)
+}
+
+// revision names the routes that were decided on, and their age if the router tells it.
+func revision(reply *routerv1.ExplainResponse) string {
+	text := strconv.FormatInt(reply.GetRevision(), 10)
+	if reply.GetAge() == nil {
+		return text
+	}
+	return fmt.Sprintf("%s, confirmed %s ago", text, reply.GetAge().AsDuration().Round(100*time.Millisecond))
 }
 
 func outcome(reply *routerv1.ExplainResponse) string {

@@ -25,6 +25,7 @@ func newGet() *cobra.Command {
 		Short: "List applications, servers, sockets, virtual services, nodes and proxies",
 		Example: `  ax get apps
   ax get servers -o wide
+  ax get apps -l role=prod -w
   ax get vservice myvsvc -o yaml
   ax get sockets -o json | jq '.sockets[].bindAddress'`,
 	}
@@ -42,11 +43,14 @@ var apps = resource[*typev1.App]{
 	short: "List the applications that run under AppSwitch, in the whole cluster",
 	example: `  ax get apps
   ax get app web
-  ax get apps -o wide                 with process ids, ages and commands
-  ax get apps -o name --no-headers    their ids only`,
-	path: "/v1/apps", list: "apps",
+  ax get apps -l role=prod,tier!=front    those with these labels
+  ax get apps -o wide                     with process ids, ages and commands
+  ax get apps -o name                     their ids only
+  ax get apps -w                          and what comes, changes and goes, until Ctrl-C`,
+	path: "/v1/apps", field: "apps",
 	columns: output.Apps,
 	names:   func(a *typev1.App) []string { return []string{a.GetId(), a.GetName()} },
+	labels:  (*typev1.App).GetLabels,
 	compare: func(a, b *typev1.App) int {
 		return cmp.Or(cmp.Compare(a.GetNode(), b.GetNode()), cmp.Compare(a.GetId(), b.GetId()))
 	},
@@ -57,12 +61,15 @@ var servers = resource[*typev1.Endpoint]{
 	short: "List the services that applications listen with, in the whole cluster",
 	example: `  ax get servers
   ax get server 1.1.1.1:80     those that serve an address
-  ax get servers -o wide       with names and labels`,
-	path: "/v1/servers", list: "endpoints",
+  ax get servers -l role       those that have a label role, whatever its value
+  ax get servers -o wide       with names and labels
+  ax get servers -w -o json    an object for each change, one to a line`,
+	path: "/v1/servers", field: "endpoints",
 	columns: func(time.Time) output.Columns[*typev1.Endpoint] { return output.Servers() },
 	names: func(e *typev1.Endpoint) []string {
 		return []string{e.GetId(), output.Address(e.GetServiceAddress()), e.GetAppId(), e.GetName()}
 	},
+	labels: (*typev1.Endpoint).GetLabels,
 	compare: func(a, b *typev1.Endpoint) int {
 		return cmp.Or(
 			compareAddress(a.GetServiceAddress(), b.GetServiceAddress()),
@@ -77,7 +84,7 @@ var sockets = resource[*nodeagentv1.Socket]{
 	example: `  ax get sockets
   ax get socket f00001bb      those of one application
   ax get sockets -o wide      with their peers and real addresses`,
-	path: "/v1/sockets", list: "sockets",
+	path: "/v1/sockets", field: "sockets",
 	columns: func(time.Time) output.Columns[*nodeagentv1.Socket] { return output.Sockets() },
 	names:   func(s *nodeagentv1.Socket) []string { return []string{s.GetId(), s.GetAppId()} },
 	compare: func(a, b *nodeagentv1.Socket) int {
@@ -92,7 +99,7 @@ var nodes = resource[*typev1.Node]{
 	short: "List the nodes of the cluster",
 	example: `  ax get nodes
   ax get nodes -o yaml`,
-	path: "/v1/nodes", list: "nodes",
+	path: "/v1/nodes", field: "nodes",
 	columns: output.Nodes,
 	names:   func(n *typev1.Node) []string { return []string{n.GetName(), n.GetIp()} },
 	compare: func(a, b *typev1.Node) int { return cmp.Compare(a.GetName(), b.GetName()) },
@@ -102,7 +109,7 @@ var proxies = resource[*gatewayv1.Proxy]{
 	plural: "proxies", singular: "proxy",
 	short:   "List the listeners of this node that relay connections",
 	example: `  ax get proxies`,
-	path:    "/v1/proxies", list: "proxies",
+	path:    "/v1/proxies", field: "proxies",
 	columns: func(time.Time) output.Columns[*gatewayv1.Proxy] { return output.Proxies() },
 	names:   func(p *gatewayv1.Proxy) []string { return []string{strconv.FormatUint(uint64(p.GetId()), 10)} },
 	compare: func(a, b *gatewayv1.Proxy) int { return cmp.Compare(a.GetId(), b.GetId()) },
@@ -113,7 +120,7 @@ var virtualServices = resource[*typev1.VirtualService]{
 	short: "List the virtual services of the cluster",
 	example: `  ax get vservices
   ax get vservices -o wide     also those that --ip and --name of applications imply`,
-	path: "/v1/vservices", list: "virtualServices",
+	path: "/v1/vservices", field: "virtualServices",
 	columns: func(time.Time) output.Columns[*typev1.VirtualService] {
 		return output.VirtualServices(isImplied)
 	},

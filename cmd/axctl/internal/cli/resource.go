@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"appswitch.io/cmd/axctl/internal/api"
 	"appswitch.io/cmd/axctl/internal/output"
+	"appswitch.io/internal/selector"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -21,10 +23,11 @@ type resource[T proto.Message] struct {
 	aliases          []string
 	short, example   string
 	path             string // of the list, over REST
-	list             string // field of the reply that holds it
+	field            string // of the reply that holds it
 	columns          func(now time.Time) output.Columns[T]
-	names            func(T) []string // what a NAME argument may be; -o name writes the first
-	compare          func(a, b T) int // order of the list
+	names            func(T) []string          // what a NAME argument may be; -o name writes the first
+	compare          func(a, b T) int          // order of the list
+	labels           func(T) map[string]string // what -l looks at; nil: it has none
 	// implied, if any, returns what -o wide shows beside the list.
 	implied func(context.Context, *api.Client) ([]T, error)
 }
@@ -35,50 +38,109 @@ type item[T proto.Message] struct {
 	msg T
 }
 
+// listFlags are the flags of a subcommand of `get`.
+type listFlags struct {
+	format           *output.FormatFlag
+	selector         selector.Selector
+	watch, noHeaders bool
+}
+
+func (f *listFlags) add(cmd *cobra.Command, labels bool) {
+	f.format = output.NewFormatFlag(output.FormatTable, output.FormatWide, output.FormatJSON, output.FormatYAML, output.FormatName)
+	fs := cmd.Flags()
+	fs.VarP(f.format, "output", "o", "`format`: "+f.format.Choices())
+	fs.BoolVar(&f.noHeaders, "no-headers", false, "leave out the header of the table")
+	fs.BoolVarP(&f.watch, "watch", "w", false, "go on, and write what changes, until Ctrl-C; with -o json an object to a line")
+	fs.VarP(&f.selector, "selector", "l", "only those whose labels match: k=v, k!=v, k, !k, several by comma")
+	fs.Lookup("selector").Hidden = !labels
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.format.Names(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("selector", cobra.NoFileCompletions)
+}
+
 // command returns the subcommand of `get`.
 func (r resource[T]) command(flags *clientFlags) *cobra.Command {
-	format := output.NewFormatFlag(output.FormatTable, output.FormatWide, output.FormatJSON, output.FormatYAML, output.FormatName)
-	var noHeaders bool
+	var f listFlags
 	cmd := &cobra.Command{
 		Use:     r.plural + " [NAME]...",
 		Aliases: append([]string{r.singular}, r.aliases...),
 		Short:   r.short,
 		Example: r.example,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !f.selector.Empty() && r.labels == nil {
+				return usagef("-l %s: %s have no labels; apps and servers have", f.selector.String(), r.plural)
+			}
 			client, err := flags.client()
 			if err != nil {
 				return err
 			}
-			envelope, items, err := r.load(cmd.Context(), client)
-			if err != nil {
-				return err
+			if f.watch {
+				return r.runWatch(cmd, client, &f, args)
 			}
-			if r.implied != nil && format.Value == output.FormatWide {
-				implied, err := r.implied(cmd.Context(), client)
-				if err != nil {
-					return err
-				}
-				for _, msg := range implied {
-					items = append(items, item[T]{msg: msg})
-				}
-			}
-			items, missing := r.choose(items, args)
-			if err := r.write(cmd, format.Value, !noHeaders, envelope, items); err != nil {
-				return err
-			}
-			if len(missing) > 0 {
-				return fmt.Errorf("no %s %s: `ax get %s` lists them", r.singular, strings.Join(missing, ", "), r.plural)
-			}
-			return nil
+			return r.runOnce(cmd, client, &f, args)
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 			return r.complete(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
-	cmd.Flags().VarP(format, "output", "o", "`format`: "+format.Choices())
-	cmd.Flags().BoolVar(&noHeaders, "no-headers", false, "leave out the header of the table")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(format.Names(), cobra.ShellCompDirectiveNoFileComp))
+	f.add(cmd, r.labels != nil)
 	return cmd
+}
+
+func (r resource[T]) runOnce(cmd *cobra.Command, client *api.Client, f *listFlags, args []string) error {
+	envelope, items, err := r.list(cmd.Context(), client, f)
+	if err != nil {
+		return err
+	}
+	known := r.namesOf(items)
+	items, missing := r.choose(items, args)
+	if len(items) > 0 || len(missing) == 0 {
+		if err := r.write(cmd, f.format.Value, !f.noHeaders, envelope, items); err != nil {
+			return err
+		}
+	}
+	if len(missing) > 0 {
+		hint := didYouMean("", missing[0], known)
+		if hint == "" || len(missing) > 1 {
+			hint = fmt.Sprintf(": `ax get %s` lists them", r.plural)
+		}
+		for i, name := range missing {
+			missing[i] = strconv.Quote(name)
+		}
+		return fmt.Errorf("no %s %s%s", r.singular, strings.Join(missing, ", "), hint)
+	}
+	return nil
+}
+
+func (r resource[T]) runWatch(cmd *cobra.Command, client *api.Client, f *listFlags, args []string) error {
+	ctx, stop := untilInterrupt(cmd.Context())
+	defer stop()
+	w := &watchWriter[T]{r: r, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(), format: f.format.Value, headers: !f.noHeaders}
+	return r.watch(ctx, w, func(ctx context.Context) ([]item[T], error) {
+		_, items, err := r.list(ctx, client, f)
+		items, _ = r.choose(items, args) // a name that is not there may come
+		return items, err
+	})
+}
+
+// list loads what the flags select, with what -o wide shows beside it.
+func (r resource[T]) list(ctx context.Context, client *api.Client, f *listFlags) (map[string]json.RawMessage, []item[T], error) {
+	envelope, items, err := r.load(ctx, client)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.implied != nil && f.format.Value == output.FormatWide {
+		implied, err := r.implied(ctx, client)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, msg := range implied {
+			items = append(items, item[T]{msg: msg})
+		}
+	}
+	if !f.selector.Empty() {
+		items = slices.DeleteFunc(items, func(it item[T]) bool { return !f.selector.Matches(r.labels(it.msg)) })
+	}
+	return envelope, items, nil
 }
 
 // load asks for the list. The envelope holds the other fields of the reply.
@@ -89,8 +151,8 @@ func (r resource[T]) load(ctx context.Context, client *api.Client) (map[string]j
 	}
 	var envelope map[string]json.RawMessage
 	var raws []json.RawMessage
-	if err = json.Unmarshal(body, &envelope); err == nil && envelope[r.list] != nil {
-		err = json.Unmarshal(envelope[r.list], &raws)
+	if err = json.Unmarshal(body, &envelope); err == nil && envelope[r.field] != nil {
+		err = json.Unmarshal(envelope[r.field], &raws)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("decode %s of %s: %w", r.path, client.Server(), err)
@@ -100,7 +162,7 @@ func (r resource[T]) load(ctx context.Context, client *api.Client) (map[string]j
 		var zero T
 		msg := zero.ProtoReflect().New().Interface().(T) //nolint:forcetypeassert // of T itself
 		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, msg); err != nil {
-			return nil, nil, fmt.Errorf("decode %s of %s: %s[%d]: %w", r.path, client.Server(), r.list, i, err)
+			return nil, nil, fmt.Errorf("decode %s of %s: %s[%d]: %w", r.path, client.Server(), r.field, i, err)
 		}
 		items = append(items, item[T]{raw: raw, msg: msg})
 	}
@@ -126,7 +188,7 @@ func (r resource[T]) choose(items []item[T], args []string) (chosen []item[T], m
 	}
 	for _, arg := range args {
 		if !found[arg] {
-			missing = append(missing, fmt.Sprintf("%q", arg))
+			missing = append(missing, arg)
 		}
 	}
 	return chosen, missing
@@ -145,7 +207,7 @@ func (r resource[T]) write(cmd *cobra.Command, format output.Format, headers boo
 		if err != nil {
 			return fmt.Errorf("encode the result: %w", err)
 		}
-		envelope[r.list] = data
+		envelope[r.field] = data
 		return output.WriteData(out, format, envelope)
 	case output.FormatName:
 		for _, m := range msgs {
@@ -155,7 +217,8 @@ func (r resource[T]) write(cmd *cobra.Command, format output.Format, headers boo
 		}
 		return nil
 	}
-	return r.columns(time.Now()).Table(msgs, format == output.FormatWide).Write(out, headers)
+	t := r.columns(time.Now()).Table(msgs, format == output.FormatWide)
+	return t.Write(out, headers)
 }
 
 // complete returns the names for the shell; a daemon that is not there has none.
@@ -168,6 +231,11 @@ func (r resource[T]) complete(ctx context.Context, flags *clientFlags) []string 
 	if err != nil {
 		return nil
 	}
+	return r.namesOf(items)
+}
+
+// namesOf returns all names of all items.
+func (r resource[T]) namesOf(items []item[T]) []string {
 	var names []string
 	for _, it := range items {
 		names = append(names, r.names(it.msg)...)

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,9 +13,7 @@ import (
 	"appswitch.io/cmd/axctl/internal/output"
 	"appswitch.io/cmd/axctl/internal/status"
 	"appswitch.io/internal/config"
-	"appswitch.io/internal/rpc"
 	"appswitch.io/internal/service"
-	gatewayv1 "appswitch.io/proto/gen/appswitch/gateway/v1"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 )
@@ -26,7 +23,6 @@ var askedPeers = []service.Peer{service.Registry, service.Router, service.Resolv
 
 func newStatus() *cobra.Command {
 	format := output.NewFormatFlag(output.FormatTable, output.FormatJSON, output.FormatYAML)
-	var tls rpc.TLS
 	addrs := map[service.Peer]*string{}
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -34,7 +30,7 @@ func newStatus() *cobra.Command {
 		Long: `Show the health of every service and of this node: whether each answers, whether the node has its lease and fresh routes,
 and what it runs. The exit status is 1 if something is wrong.
 
-The services are found where 'ax daemon' or the separate daemons have them by default.`,
+The services are found where 'ax daemon' or the separate daemons have them by default, on the machine of --server.`,
 		Example: `  ax status
   ax status -o json | jq .healthy
   until ax status >/dev/null 2>&1; do sleep 0.1; done     wait until the daemon is ready`,
@@ -49,25 +45,22 @@ The services are found where 'ax daemon' or the separate daemons have them by de
 		addrs[p] = fs.String(name, "", fmt.Sprintf("gRPC `address` of the %s, HOST:PORT (default %s, then %s)", p, status.DaemonAddr, p.Addr()))
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
-	tls.Flags(fs)
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(format.Names(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		// AX_OPTS is for the daemon, and so is any variable that is no flag here.
-		environ := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AX_OPTS=") })
+		environ := slices.DeleteFunc(withoutClientVariables(os.Environ()), func(kv string) bool { return strings.HasPrefix(kv, "AX_OPTS=") })
 		if _, err := config.Load(fs, config.Options{Environ: environ, Foreign: []string{"AX_*"}}); err != nil {
 			return usageError{err}
 		}
-		if err := tls.Validate(); err != nil {
-			return usageError{err}
+		_, tls, err := flags.target()
+		if err != nil {
+			return err
 		}
 		client, err := flags.client()
 		if err != nil {
 			return err
 		}
-		o := status.Options{Addrs: map[service.Peer]string{}, TLS: tls, Gateway: func(ctx context.Context) (string, error) {
-			_, err := client.Get(ctx, "/v1/proxies", nil, &gatewayv1.ListProxiesResponse{})
-			return "REST at " + client.Server(), err
-		}}
+		o := status.Options{Host: client.RemoteHost(), Addrs: map[service.Peer]string{}, TLS: tls, Gateway: gatewayProbe(client)}
 		for p, addr := range addrs {
 			o.Addrs[p] = *addr
 		}
@@ -99,11 +92,11 @@ func writeStatus(w io.Writer, format output.Format, r status.Report) error {
 	}
 	t := output.Table{Header: []string{"", "SERVICE", "STATE"}}
 	for _, s := range r.Services {
-		mark := "✓"
+		mark, tone := "✓", output.Good
 		if !s.OK {
-			mark = "✗"
+			mark, tone = "✗", output.Bad
 		}
-		t.Rows = append(t.Rows, []string{mark, s.Name, s.Detail})
+		t.Rows, t.Tones = append(t.Rows, []string{mark, s.Name, s.Detail}), append(t.Tones, []output.Tone{tone})
 	}
 	if err := t.Write(w, false); err != nil {
 		return err
@@ -127,7 +120,7 @@ func writeStatus(w io.Writer, format output.Format, r status.Report) error {
 		}
 	}
 	for _, p := range r.Problems {
-		if _, err := fmt.Fprintln(w, "\n✗ "+p); err != nil {
+		if _, err := fmt.Fprintln(w, "\n"+output.Paint(w, output.Bad, "✗")+" "+p); err != nil {
 			return err
 		}
 	}

@@ -28,6 +28,14 @@ func didYouMean(prefix, word string, known []string) string {
 	return ": did you mean " + strings.Join(near, " or ") + "?"
 }
 
+// orOneOf lists the known words if no near one was found.
+func orOneOf(hint string, known []string) string {
+	if hint == "" {
+		return ": want one of " + strings.Join(known, ", ")
+	}
+	return hint
+}
+
 // distance counts the single-character insertions, deletions, replacements and swaps that turn a into b.
 func distance(a, b string) int {
 	before, last, row := []int(nil), make([]int, len(b)+1), make([]int, len(b)+1)

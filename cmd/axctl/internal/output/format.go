@@ -88,3 +88,14 @@ func WriteJSON(w io.Writer, f Format, data []byte) error {
 	_, err := w.Write(b.Bytes())
 	return err
 }
+
+// WriteLine writes a JSON document on one line.
+func WriteLine(w io.Writer, data []byte) error {
+	var b bytes.Buffer
+	if err := json.Compact(&b, data); err != nil {
+		return fmt.Errorf("encode the result: %w", err)
+	}
+	b.WriteByte('\n')
+	_, err := w.Write(b.Bytes())
+	return err
+}

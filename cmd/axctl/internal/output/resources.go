@@ -44,7 +44,7 @@ func Servers() Columns[*typev1.Endpoint] {
 		{Name: "IPV4ADDR", Value: func(e *typev1.Endpoint) string { return Address(e.GetHostAddress()) }},
 		{Name: "NAME", Wide: true, Value: (*typev1.Endpoint).GetName},
 		{Name: "LABELS", Wide: true, Value: func(e *typev1.Endpoint) string { return ax.Labels(e.GetLabels()).String() }},
-		{Name: "STALE", Wide: true, Value: func(e *typev1.Endpoint) string { return yesNo(e.GetStale()) }},
+		{Name: "STALE", Wide: true, Value: func(e *typev1.Endpoint) string { return yesNo(e.GetStale()) }, Tone: func(e *typev1.Endpoint) Tone { return BadIf(e.GetStale()) }},
 	}
 }
 
@@ -188,6 +188,22 @@ func yesNo(b bool) string {
 	return "no"
 }
 
+// goodIf is the tone of an answer of which one is good and the other bad.
+func goodIf(b bool) Tone {
+	if b {
+		return Good
+	}
+	return Bad
+}
+
+// BadIf is the tone of an answer of which one is bad and the other says nothing.
+func BadIf(b bool) Tone {
+	if b {
+		return Bad
+	}
+	return Plain
+}
+
 func age(now time.Time, t *timestamppb.Timestamp) string {
 	if t == nil {
 		return ""
@@ -220,7 +236,7 @@ func Candidates() Columns[*routerv1.Candidate] {
 		{Name: "NODEID", Value: func(c *candidate) string { return c.GetEndpoint().GetNode() }},
 		{Name: "APPID", Value: func(c *candidate) string { return c.GetEndpoint().GetAppId() }},
 		{Name: "LABELS", Value: func(c *candidate) string { return ax.Labels(c.GetEndpoint().GetLabels()).String() }},
-		{Name: "ELIGIBLE", Value: func(c *candidate) string { return yesNo(c.GetEligible()) }},
+		{Name: "ELIGIBLE", Value: func(c *candidate) string { return yesNo(c.GetEligible()) }, Tone: func(c *candidate) Tone { return goodIf(c.GetEligible()) }},
 		{Name: "REASON", Value: (*candidate).GetReason},
 	}
 }

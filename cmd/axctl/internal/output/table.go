@@ -22,6 +22,9 @@ var widths = runewidth.Condition{EastAsianWidth: false, StrictEmojiNeutral: true
 type Table struct {
 	Header []string
 	Rows   [][]string
+	Tones  [][]Tone // of the rows' cells, for a terminal; rows and cells beyond its end are plain
+	// Widths are the least widths of the columns: a table that is written in parts keeps its columns.
+	Widths []int
 }
 
 // Column is one column of a table of T.
@@ -29,6 +32,7 @@ type Column[T any] struct {
 	Name  string
 	Wide  bool // shown with -o wide only
 	Value func(T) string
+	Tone  func(T) Tone // nil: plain
 }
 
 // Columns are the columns of a table of T, in order.
@@ -43,42 +47,56 @@ func (cs Columns[T]) Table(items []T, wide bool) Table {
 		}
 	}
 	for _, item := range items {
-		row := make([]string, 0, len(t.Header))
+		row, tones := make([]string, 0, len(t.Header)), make([]Tone, 0, len(t.Header))
 		for _, c := range cs {
-			if wide || !c.Wide {
-				row = append(row, c.Value(item))
+			if !wide && c.Wide {
+				continue
 			}
+			row = append(row, c.Value(item))
+			tone := Plain
+			if c.Tone != nil {
+				tone = c.Tone(item)
+			}
+			tones = append(tones, tone)
 		}
-		t.Rows = append(t.Rows, row)
+		t.Rows, t.Tones = append(t.Rows, row), append(t.Tones, tones)
 	}
 	return t
 }
 
-// Write writes the table: the header and a dashed rule under it unless headers is false, then the rows.
-func (t Table) Write(w io.Writer, headers bool) error {
-	lines := make([][]string, 0, len(t.Rows)+1)
+// Write writes the table: the header and a dashed rule under it unless headers is false, then the rows. It keeps the
+// widths of the columns in t. On a terminal cells have the colours of their tones.
+func (t *Table) Write(w io.Writer, headers bool) error {
+	coloured := Coloured(w)
+	var lines [][]cell
 	if headers {
-		lines = append(lines, t.Header)
-	}
-	for _, row := range t.Rows {
-		cells := make([]string, len(row))
-		for i, cell := range row {
-			cells[i] = Sanitize(cell)
+		line := make([]cell, len(t.Header))
+		for i, name := range t.Header {
+			line[i] = cell{name, Strong}
 		}
-		lines = append(lines, cells)
+		lines = append(lines, line)
 	}
-	columns := make([]int, len(t.Header))
+	for i, row := range t.Rows {
+		line := make([]cell, len(row))
+		for j, text := range row {
+			line[j] = cell{Sanitize(text), t.tone(i, j)}
+		}
+		lines = append(lines, line)
+	}
+	for len(t.Widths) < len(t.Header) {
+		t.Widths = append(t.Widths, 0)
+	}
 	for _, line := range lines {
-		for i, cell := range line {
-			columns[i] = max(columns[i], widths.StringWidth(cell))
+		for i, c := range line {
+			t.Widths[i] = max(t.Widths[i], widths.StringWidth(c.text))
 		}
 	}
 	var b bytes.Buffer
 	for i, line := range lines {
-		b.WriteString(joinCells(line, columns))
+		b.WriteString(joinCells(line, t.Widths, coloured))
 		b.WriteByte('\n')
 		if headers && i == 0 {
-			b.WriteString(strings.Repeat("-", ruleWidth(columns)))
+			b.WriteString(strings.Repeat("-", ruleWidth(t.Widths)))
 			b.WriteByte('\n')
 		}
 	}
@@ -86,14 +104,36 @@ func (t Table) Write(w io.Writer, headers bool) error {
 	return err
 }
 
-func joinCells(cells []string, columns []int) string {
-	var b strings.Builder
-	for i, cell := range cells {
-		b.WriteString(cell)
-		b.WriteString(strings.Repeat(" ", columns[i]-widths.StringWidth(cell)))
-		b.WriteString(gap)
+func (t *Table) tone(row, column int) Tone {
+	if row < len(t.Tones) && column < len(t.Tones[row]) {
+		return t.Tones[row][column]
 	}
-	return strings.TrimRight(b.String(), " ")
+	return Plain
+}
+
+// cell is a piece of a line, safe to show.
+type cell struct {
+	text string
+	tone Tone
+}
+
+func joinCells(cells []cell, columns []int, coloured bool) string {
+	var b strings.Builder
+	pending := 0 // blanks that are written only if something follows
+	for i, c := range cells {
+		text := strings.TrimRight(c.text, " ")
+		if text != "" {
+			b.WriteString(strings.Repeat(" ", pending))
+			pending = 0
+			if coloured {
+				b.WriteString(c.tone.paint(text))
+			} else {
+				b.WriteString(text)
+			}
+		}
+		pending += columns[i] - widths.StringWidth(text) + len(gap)
+	}
+	return b.String()
 }
 
 func ruleWidth(columns []int) int {

@@ -35,6 +35,11 @@ func TestTable(t *testing.T) {
 			table: Table{Header: []string{"A"}, Rows: [][]string{{"\x1b[2Jx\n\u202ey\xff"}}},
 			want:  `\x1b[2Jx\n\u202ey` + "\ufffd\n",
 		},
+		{
+			name:  "columns are at least as wide as in the part before",
+			table: Table{Header: []string{"A", "B"}, Rows: [][]string{{"a", "1"}}, Widths: []int{4}},
+			want:  "a     1\n",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var b bytes.Buffer
@@ -45,6 +50,19 @@ func TestTable(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", b.String(), tc.want)
 			}
 		})
+	}
+}
+
+func TestTones(t *testing.T) {
+	line := []cell{{"NAME", Strong}, {"ok", Good}, {" ", Bad}}
+	if got, want := joinCells(line, []int{5, 3, 4}, true), "\x1b[1mNAME\x1b[0m   \x1b[32mok\x1b[0m"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, want := joinCells(line, []int{5, 3, 4}, false), "NAME   ok"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if Coloured(&bytes.Buffer{}) {
+		t.Error("a buffer is no terminal")
 	}
 }
 

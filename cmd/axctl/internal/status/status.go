@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,6 +63,7 @@ func (r Report) Healthy() bool {
 // Options say where the services are.
 type Options struct {
 	Addrs   map[service.Peer]string // gRPC addresses; for those not given: DaemonAddr, then the service's own default
+	Host    string                  // where the services are that have no address; empty: here
 	TLS     rpc.TLS
 	Gateway func(context.Context) (string, error) // asks the gateway over REST
 }
@@ -114,7 +116,7 @@ func outcome(name, detail string, err error) Service {
 func (p probe) run(ctx context.Context, o Options) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	addrs := []string{DaemonAddr, p.peer.Addr()}
+	addrs := []string{at(o.Host, DaemonAddr), at(o.Host, p.peer.Addr())}
 	if a := o.Addrs[p.peer]; a != "" {
 		addrs = []string{a}
 	} else if addrs[0] == addrs[1] {
@@ -140,6 +142,15 @@ func (p probe) run(ctx context.Context, o Options) (string, error) {
 		return "", fmt.Errorf("no answer from %s within %s", where, Timeout)
 	}
 	return "", errors.New(message)
+}
+
+// at moves an address of loopback to another host.
+func at(host, addr string) string {
+	_, port, err := net.SplitHostPort(addr)
+	if host == "" || err != nil {
+		return addr
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // How much an error says about whether the service is at an address.

@@ -155,6 +155,16 @@ func (m *Manager) List() []ax.App {
 	return out
 }
 
+// Identity returns the name and labels of an application; nothing if there is none such. The labels are shared.
+func (m *Manager) Identity(id ax.AppID) (name string, labels ax.Labels) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.apps[id]; e != nil {
+		return e.App.Name, e.App.Labels
+	}
+	return "", nil
+}
+
 // Saved returns the applications that an earlier agent has served.
 func (m *Manager) Saved() []seccomp.App {
 	m.mu.Lock()
@@ -316,11 +326,11 @@ func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed secc
 	m.mu.Lock()
 	e.attached = true
 	m.mu.Unlock()
+	m.deps.Publisher.PutApp(e.App.App) // before gone can be called: a program may end at once
 	if err := m.deps.Driver.Attach(e.App, handed, func() { m.gone(e) }); err != nil && !errors.Is(err, seccomp.ErrAttached) {
 		m.gone(e)
 		return fmt.Errorf("take over system calls: %w", err)
 	}
-	m.deps.Publisher.PutApp(e.App.App)
 	return nil
 }
 

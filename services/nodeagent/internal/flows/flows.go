@@ -39,15 +39,29 @@ type Flow struct {
 	Host    netip.AddrPort // real address connected to, if any
 	Errno   syscall.Errno  // given to the application; 0 for success
 	Retries int            // endpoints that refused before this one
+	Name    string         // of the application; Add fills it in, and Labels, which are shared and immutable
+	Labels  ax.Labels
 }
 
 // Filter selects flows. The zero Filter selects all that are still to come.
 type Filter struct {
-	App  ax.AppID // only of this application, if not empty
-	Last int      // so many of the past flows first, as far as they are kept
+	App   ax.AppID         // only of this application, if not empty
+	Match func(*Flow) bool // and only these, if not nil; it is called with the log locked, and must not wait
+	Last  int              // so many of the past flows first, as far as they are kept
+	Since time.Time        // the past flows since then first, if not zero; with Last at most so many of them
 }
 
-func (f Filter) match(flow *Flow) bool { return f.App == "" || f.App == flow.App }
+func (f Filter) match(flow *Flow) bool {
+	return (f.App == "" || f.App == flow.App) && (f.Match == nil || f.Match(flow))
+}
+
+// past is how many past flows a watcher is to have first.
+func (f Filter) past() int {
+	if f.Last <= 0 && !f.Since.IsZero() {
+		return Buffer
+	}
+	return min(f.Last, Buffer)
+}
 
 // Log keeps the last flows and hands every new one to the watchers. It is safe for concurrent use.
 type Log struct {
@@ -57,6 +71,8 @@ type Log struct {
 	ring     [Kept]Flow
 	added    uint64 // flows ever added; the next goes to ring[added%Kept]
 	watchers map[*watcher]struct{}
+
+	identify func(ax.AppID) (name string, labels ax.Labels)
 }
 
 type watcher struct {
@@ -74,10 +90,17 @@ func New(registerer prometheus.Registerer) (*Log, error) {
 	return l, nil
 }
 
+// Identify sets how the log finds out whose flow it records, while its application is still there to ask about. It is
+// called before any flow is added.
+func (l *Log) Identify(who func(ax.AppID) (name string, labels ax.Labels)) { l.identify = who }
+
 // Add records a flow.
 func (l *Log) Add(f Flow) {
 	if f.Time.IsZero() {
 		f.Time = time.Now()
+	}
+	if l.identify != nil {
+		f.Name, f.Labels = l.identify(f.App)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,7 +134,7 @@ func (l *Log) Last(f Filter) []Flow {
 func (l *Log) last(f Filter, limit int) []Flow {
 	var newest []Flow // newest first
 	for i := uint64(1); i <= min(l.added, Kept) && len(newest) < limit; i++ {
-		if flow := &l.ring[(l.added-i)%Kept]; f.match(flow) {
+		if flow := &l.ring[(l.added-i)%Kept]; !flow.Time.Before(f.Since) && f.match(flow) {
 			newest = append(newest, *flow)
 		}
 	}
@@ -129,7 +152,7 @@ func (l *Log) Subscribe(ctx context.Context, f Filter) (<-chan Flow, func() uint
 	if len(l.watchers) >= MaxWatchers {
 		return nil, nil, ErrTooManyWatchers
 	}
-	for _, flow := range l.last(f, min(f.Last, Buffer)) {
+	for _, flow := range l.last(f, f.past()) {
 		w.ch <- flow
 	}
 	l.watchers[w] = struct{}{}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,6 +41,49 @@ func ports(flows []Flow) string {
 		s = append(s, fmt.Sprint(f.Dest.Port()))
 	}
 	return strings.Join(s, " ")
+}
+
+// TestSelected: past flows are selected by time, number and what the caller looks at, and say whose they are.
+func TestSelected(t *testing.T) {
+	l, _ := newLog(t)
+	l.Identify(func(id ax.AppID) (string, ax.Labels) { return "name of " + string(id), ax.Labels{"app": string(id)} })
+	start := time.Unix(1000, 0)
+	for i := 1; i <= 6; i++ {
+		f := flow("a", i)
+		f.Time = start.Add(time.Duration(i) * time.Second)
+		l.Add(f)
+	}
+	even := func(f *Flow) bool { return f.Dest.Port()%2 == 0 }
+	for _, c := range []struct {
+		filter Filter
+		past   string // what a watcher has first
+		last   string
+	}{
+		{Filter{}, "", "1 2 3 4 5 6"},
+		{Filter{Last: 2}, "5 6", "5 6"},
+		{Filter{Since: start.Add(4 * time.Second)}, "4 5 6", "4 5 6"},
+		{Filter{Since: start.Add(4 * time.Second), Last: 2}, "5 6", "5 6"},
+		{Filter{Since: start.Add(2 * time.Second), Match: even}, "2 4 6", "2 4 6"},
+		{Filter{Last: 2, Match: even}, "4 6", "4 6"},
+		{Filter{Since: start.Add(time.Minute)}, "", ""},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		ch, _, err := l.Subscribe(ctx, c.filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		var past []Flow
+		for f := range ch {
+			past = append(past, f)
+		}
+		if got, last := ports(past), ports(l.Last(c.filter)); got != c.past || last != c.last {
+			t.Errorf("%+v: past %q, last %q, want %q, %q", c.filter, got, last, c.past, c.last)
+		}
+	}
+	if f := l.Last(Filter{Last: 1})[0]; f.Name != "name of a" || f.Labels["app"] != "a" {
+		t.Errorf("whose flow: %q %v", f.Name, f.Labels)
+	}
 }
 
 func TestLast(t *testing.T) {
@@ -109,7 +153,7 @@ func TestSubscribe(t *testing.T) {
 				t.Errorf("flow to port %d, want %d", f.Dest.Port(), port)
 			}
 		}
-		if f := <-ch; f != want {
+		if f := <-ch; !reflect.DeepEqual(f, want) {
 			t.Errorf("flow %+v, want %+v", f, want)
 		}
 		if n := missed(); n != 0 {

@@ -14,13 +14,10 @@ import (
 	"appswitch.io/internal/axpb"
 	nodeagentv1 "appswitch.io/proto/gen/appswitch/nodeagent/v1"
 	"appswitch.io/services/nodeagent/internal/flows"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // Status is how the agent is doing.
@@ -85,32 +82,4 @@ func (s *Server) GetStatus(context.Context, *nodeagentv1.GetStatusRequest) (*nod
 		SnapshotRevision: int64(st.SnapshotRevision), SnapshotAge: durationpb.New(st.SnapshotAge),
 		RouterConnected: st.RouterConnected, RegistryConnected: st.RegistryConnected, PendingWrites: uint32(st.PendingWrites),
 	}, nil
-}
-
-// WatchFlows implements NodeAgentService.
-func (s *Server) WatchFlows(req *nodeagentv1.WatchFlowsRequest, stream grpc.ServerStreamingServer[nodeagentv1.WatchFlowsResponse]) error {
-	ch, missed, err := s.flows.Subscribe(stream.Context(), flows.Filter{App: ax.AppID(req.GetAppId())})
-	if err != nil {
-		return status.Error(codes.ResourceExhausted, err.Error())
-	}
-	if err := stream.SendHeader(metadata.MD{}); err != nil { // so that the client knows that it misses nothing from now on
-		return err
-	}
-	for f := range ch {
-		if err := stream.Send(&nodeagentv1.WatchFlowsResponse{Flow: flow(f), Missed: missed()}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func flow(f flows.Flow) *nodeagentv1.Flow {
-	out := &nodeagentv1.Flow{
-		Time: timestamppb.New(f.Time), AppId: string(f.App), Protocol: axpb.Protocol(f.Proto), Destination: axpb.AddrPort(f.Dest),
-		Verdict: axpb.Verdict(f.Verdict), Reason: string(f.Reason), HostAddress: axpb.AddrPort(f.Host), Retries: uint32(f.Retries),
-	}
-	if f.Errno != 0 {
-		out.Errno = unix.ErrnoName(f.Errno)
-	}
-	return out
 }

@@ -15,6 +15,7 @@ import (
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
 	typev1 "appswitch.io/proto/gen/appswitch/type/v1"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // Route implements the router's gRPC service.
@@ -66,7 +67,7 @@ func (s *Server) Explain(_ context.Context, req *routerv1.ExplainRequest) (*rout
 	d, candidates := route.Explain(snapshot, f)
 	resp := &routerv1.ExplainResponse{
 		Verdict: axpb.Verdict(d.Verdict), Reason: reason(d.Reason, d.Policy), Errno: d.ErrnoName(),
-		Destination: axpb.AddrPort(f.Dest), Revision: int64(d.Revision),
+		Destination: axpb.AddrPort(f.Dest), Revision: int64(d.Revision), Age: durationpb.New(s.age()),
 	}
 	for _, c := range candidates {
 		resp.Candidates = append(resp.Candidates, &routerv1.Candidate{

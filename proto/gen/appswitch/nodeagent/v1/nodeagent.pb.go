@@ -174,7 +174,11 @@ type Flow struct {
 	// Name of the errno given to the application; empty for success.
 	Errno string `protobuf:"bytes,8,opt,name=errno,proto3" json:"errno,omitempty"`
 	// Endpoints that refused before this one was reached.
-	Retries       uint32 `protobuf:"varint,9,opt,name=retries,proto3" json:"retries,omitempty"`
+	Retries uint32 `protobuf:"varint,9,opt,name=retries,proto3" json:"retries,omitempty"`
+	// Name of the application, as in App.name; empty if it was gone already.
+	AppName string `protobuf:"bytes,10,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
+	// Labels of the application.
+	Labels        map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +274,20 @@ func (x *Flow) GetRetries() uint32 {
 		return x.Retries
 	}
 	return 0
+}
+
+func (x *Flow) GetAppName() string {
+	if x != nil {
+		return x.AppName
+	}
+	return ""
+}
+
+func (x *Flow) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 // ListLocalAppsRequest asks for the node's applications.
@@ -447,11 +465,28 @@ func (x *ListSocketsResponse) GetSockets() []*Socket {
 	return nil
 }
 
-// WatchFlowsRequest opens a stream of flows.
+// WatchFlowsRequest opens a stream of flows: of those that are still to come, and of past ones if last or since are
+// given. The agent keeps the last 1024. What selects flows must all hold.
 type WatchFlowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only those of this application, if given.
-	AppId         string `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	AppId string `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	// Only those of applications with this id or name, if given.
+	App string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	// Only those to one of these destinations as the application gave them, at most 64: "ip", "ip:port" or ":port".
+	To []string `protobuf:"bytes,3,rep,name=to,proto3" json:"to,omitempty"`
+	// Only those with one of these verdicts, if any is given.
+	Verdicts []v11.Verdict `protobuf:"varint,4,rep,packed,name=verdicts,proto3,enum=appswitch.router.v1.Verdict" json:"verdicts,omitempty"`
+	// Only those of applications whose labels match: "k=v", "k!=v", "k", "!k", several separated by commas.
+	Selector string `protobuf:"bytes,5,opt,name=selector,proto3" json:"selector,omitempty"`
+	// Only those that met an endpoint that refused.
+	Retried bool `protobuf:"varint,6,opt,name=retried,proto3" json:"retried,omitempty"`
+	// So many of the past flows that are selected, oldest first, before those to come.
+	Last uint32 `protobuf:"varint,7,opt,name=last,proto3" json:"last,omitempty"`
+	// The past flows that are not older than this; with last at most so many of them.
+	Since *durationpb.Duration `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	// Whether the stream ends with the past flows: the last 1024 if neither last nor since is given.
+	PastOnly      bool `protobuf:"varint,9,opt,name=past_only,json=pastOnly,proto3" json:"past_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -491,6 +526,62 @@ func (x *WatchFlowsRequest) GetAppId() string {
 		return x.AppId
 	}
 	return ""
+}
+
+func (x *WatchFlowsRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *WatchFlowsRequest) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *WatchFlowsRequest) GetVerdicts() []v11.Verdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+func (x *WatchFlowsRequest) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
+func (x *WatchFlowsRequest) GetRetried() bool {
+	if x != nil {
+		return x.Retried
+	}
+	return false
+}
+
+func (x *WatchFlowsRequest) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *WatchFlowsRequest) GetSince() *durationpb.Duration {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *WatchFlowsRequest) GetPastOnly() bool {
+	if x != nil {
+		return x.PastOnly
+	}
+	return false
 }
 
 // WatchFlowsResponse carries one flow.
@@ -710,7 +801,7 @@ const file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc = "" +
 	"\fpeer_address\x18\b \x01(\v2 .appswitch.type.v1.SocketAddressR\vpeerAddress\x12\x18\n" +
 	"\abacklog\x18\t \x01(\rR\abacklog\x12C\n" +
 	"\fhost_address\x18\n" +
-	" \x01(\v2 .appswitch.type.v1.SocketAddressR\vhostAddress\"\x8f\x03\n" +
+	" \x01(\v2 .appswitch.type.v1.SocketAddressR\vhostAddress\"\xa7\x04\n" +
 	"\x04Flow\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
 	"\x06app_id\x18\x02 \x01(\tR\x05appId\x127\n" +
@@ -720,16 +811,30 @@ const file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12C\n" +
 	"\fhost_address\x18\a \x01(\v2 .appswitch.type.v1.SocketAddressR\vhostAddress\x12\x14\n" +
 	"\x05errno\x18\b \x01(\tR\x05errno\x12\x18\n" +
-	"\aretries\x18\t \x01(\rR\aretries\"\x16\n" +
+	"\aretries\x18\t \x01(\rR\aretries\x12\x19\n" +
+	"\bapp_name\x18\n" +
+	" \x01(\tR\aappName\x12@\n" +
+	"\x06labels\x18\v \x03(\v2(.appswitch.nodeagent.v1.Flow.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x16\n" +
 	"\x14ListLocalAppsRequest\"C\n" +
 	"\x15ListLocalAppsResponse\x12*\n" +
 	"\x04apps\x18\x01 \x03(\v2\x16.appswitch.type.v1.AppR\x04apps\"+\n" +
 	"\x12ListSocketsRequest\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\"O\n" +
 	"\x13ListSocketsResponse\x128\n" +
-	"\asockets\x18\x01 \x03(\v2\x1e.appswitch.nodeagent.v1.SocketR\asockets\"*\n" +
+	"\asockets\x18\x01 \x03(\v2\x1e.appswitch.nodeagent.v1.SocketR\asockets\"\x9e\x02\n" +
 	"\x11WatchFlowsRequest\x12\x15\n" +
-	"\x06app_id\x18\x01 \x01(\tR\x05appId\"^\n" +
+	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x10\n" +
+	"\x03app\x18\x02 \x01(\tR\x03app\x12\x0e\n" +
+	"\x02to\x18\x03 \x03(\tR\x02to\x128\n" +
+	"\bverdicts\x18\x04 \x03(\x0e2\x1c.appswitch.router.v1.VerdictR\bverdicts\x12\x1a\n" +
+	"\bselector\x18\x05 \x01(\tR\bselector\x12\x18\n" +
+	"\aretried\x18\x06 \x01(\bR\aretried\x12\x12\n" +
+	"\x04last\x18\a \x01(\rR\x04last\x12/\n" +
+	"\x05since\x18\b \x01(\v2\x19.google.protobuf.DurationR\x05since\x12\x1b\n" +
+	"\tpast_only\x18\t \x01(\bR\bpastOnly\"^\n" +
 	"\x12WatchFlowsResponse\x120\n" +
 	"\x04flow\x18\x01 \x01(\v2\x1c.appswitch.nodeagent.v1.FlowR\x04flow\x12\x16\n" +
 	"\x06missed\x18\x02 \x01(\x04R\x06missed\"\x12\n" +
@@ -762,7 +867,7 @@ func file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP() []byte {
 	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescData
 }
 
-var file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_appswitch_nodeagent_v1_nodeagent_proto_goTypes = []any{
 	(*Socket)(nil),                // 0: appswitch.nodeagent.v1.Socket
 	(*Flow)(nil),                  // 1: appswitch.nodeagent.v1.Flow
@@ -774,42 +879,46 @@ var file_appswitch_nodeagent_v1_nodeagent_proto_goTypes = []any{
 	(*WatchFlowsResponse)(nil),    // 7: appswitch.nodeagent.v1.WatchFlowsResponse
 	(*GetStatusRequest)(nil),      // 8: appswitch.nodeagent.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 9: appswitch.nodeagent.v1.GetStatusResponse
-	(v1.Protocol)(0),              // 10: appswitch.type.v1.Protocol
-	(*v1.SocketAddress)(nil),      // 11: appswitch.type.v1.SocketAddress
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(v11.Verdict)(0),              // 13: appswitch.router.v1.Verdict
-	(*v1.App)(nil),                // 14: appswitch.type.v1.App
-	(*v1.Node)(nil),               // 15: appswitch.type.v1.Node
+	nil,                           // 10: appswitch.nodeagent.v1.Flow.LabelsEntry
+	(v1.Protocol)(0),              // 11: appswitch.type.v1.Protocol
+	(*v1.SocketAddress)(nil),      // 12: appswitch.type.v1.SocketAddress
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(v11.Verdict)(0),              // 14: appswitch.router.v1.Verdict
+	(*v1.App)(nil),                // 15: appswitch.type.v1.App
 	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*v1.Node)(nil),               // 17: appswitch.type.v1.Node
 }
 var file_appswitch_nodeagent_v1_nodeagent_proto_depIdxs = []int32{
-	10, // 0: appswitch.nodeagent.v1.Socket.protocol:type_name -> appswitch.type.v1.Protocol
-	11, // 1: appswitch.nodeagent.v1.Socket.bind_address:type_name -> appswitch.type.v1.SocketAddress
-	11, // 2: appswitch.nodeagent.v1.Socket.peer_address:type_name -> appswitch.type.v1.SocketAddress
-	11, // 3: appswitch.nodeagent.v1.Socket.host_address:type_name -> appswitch.type.v1.SocketAddress
-	12, // 4: appswitch.nodeagent.v1.Flow.time:type_name -> google.protobuf.Timestamp
-	10, // 5: appswitch.nodeagent.v1.Flow.protocol:type_name -> appswitch.type.v1.Protocol
-	11, // 6: appswitch.nodeagent.v1.Flow.destination:type_name -> appswitch.type.v1.SocketAddress
-	13, // 7: appswitch.nodeagent.v1.Flow.verdict:type_name -> appswitch.router.v1.Verdict
-	11, // 8: appswitch.nodeagent.v1.Flow.host_address:type_name -> appswitch.type.v1.SocketAddress
-	14, // 9: appswitch.nodeagent.v1.ListLocalAppsResponse.apps:type_name -> appswitch.type.v1.App
-	0,  // 10: appswitch.nodeagent.v1.ListSocketsResponse.sockets:type_name -> appswitch.nodeagent.v1.Socket
-	1,  // 11: appswitch.nodeagent.v1.WatchFlowsResponse.flow:type_name -> appswitch.nodeagent.v1.Flow
-	15, // 12: appswitch.nodeagent.v1.GetStatusResponse.node:type_name -> appswitch.type.v1.Node
-	16, // 13: appswitch.nodeagent.v1.GetStatusResponse.snapshot_age:type_name -> google.protobuf.Duration
-	2,  // 14: appswitch.nodeagent.v1.NodeAgentService.ListLocalApps:input_type -> appswitch.nodeagent.v1.ListLocalAppsRequest
-	4,  // 15: appswitch.nodeagent.v1.NodeAgentService.ListSockets:input_type -> appswitch.nodeagent.v1.ListSocketsRequest
-	6,  // 16: appswitch.nodeagent.v1.NodeAgentService.WatchFlows:input_type -> appswitch.nodeagent.v1.WatchFlowsRequest
-	8,  // 17: appswitch.nodeagent.v1.NodeAgentService.GetStatus:input_type -> appswitch.nodeagent.v1.GetStatusRequest
-	3,  // 18: appswitch.nodeagent.v1.NodeAgentService.ListLocalApps:output_type -> appswitch.nodeagent.v1.ListLocalAppsResponse
-	5,  // 19: appswitch.nodeagent.v1.NodeAgentService.ListSockets:output_type -> appswitch.nodeagent.v1.ListSocketsResponse
-	7,  // 20: appswitch.nodeagent.v1.NodeAgentService.WatchFlows:output_type -> appswitch.nodeagent.v1.WatchFlowsResponse
-	9,  // 21: appswitch.nodeagent.v1.NodeAgentService.GetStatus:output_type -> appswitch.nodeagent.v1.GetStatusResponse
-	18, // [18:22] is the sub-list for method output_type
-	14, // [14:18] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	11, // 0: appswitch.nodeagent.v1.Socket.protocol:type_name -> appswitch.type.v1.Protocol
+	12, // 1: appswitch.nodeagent.v1.Socket.bind_address:type_name -> appswitch.type.v1.SocketAddress
+	12, // 2: appswitch.nodeagent.v1.Socket.peer_address:type_name -> appswitch.type.v1.SocketAddress
+	12, // 3: appswitch.nodeagent.v1.Socket.host_address:type_name -> appswitch.type.v1.SocketAddress
+	13, // 4: appswitch.nodeagent.v1.Flow.time:type_name -> google.protobuf.Timestamp
+	11, // 5: appswitch.nodeagent.v1.Flow.protocol:type_name -> appswitch.type.v1.Protocol
+	12, // 6: appswitch.nodeagent.v1.Flow.destination:type_name -> appswitch.type.v1.SocketAddress
+	14, // 7: appswitch.nodeagent.v1.Flow.verdict:type_name -> appswitch.router.v1.Verdict
+	12, // 8: appswitch.nodeagent.v1.Flow.host_address:type_name -> appswitch.type.v1.SocketAddress
+	10, // 9: appswitch.nodeagent.v1.Flow.labels:type_name -> appswitch.nodeagent.v1.Flow.LabelsEntry
+	15, // 10: appswitch.nodeagent.v1.ListLocalAppsResponse.apps:type_name -> appswitch.type.v1.App
+	0,  // 11: appswitch.nodeagent.v1.ListSocketsResponse.sockets:type_name -> appswitch.nodeagent.v1.Socket
+	14, // 12: appswitch.nodeagent.v1.WatchFlowsRequest.verdicts:type_name -> appswitch.router.v1.Verdict
+	16, // 13: appswitch.nodeagent.v1.WatchFlowsRequest.since:type_name -> google.protobuf.Duration
+	1,  // 14: appswitch.nodeagent.v1.WatchFlowsResponse.flow:type_name -> appswitch.nodeagent.v1.Flow
+	17, // 15: appswitch.nodeagent.v1.GetStatusResponse.node:type_name -> appswitch.type.v1.Node
+	16, // 16: appswitch.nodeagent.v1.GetStatusResponse.snapshot_age:type_name -> google.protobuf.Duration
+	2,  // 17: appswitch.nodeagent.v1.NodeAgentService.ListLocalApps:input_type -> appswitch.nodeagent.v1.ListLocalAppsRequest
+	4,  // 18: appswitch.nodeagent.v1.NodeAgentService.ListSockets:input_type -> appswitch.nodeagent.v1.ListSocketsRequest
+	6,  // 19: appswitch.nodeagent.v1.NodeAgentService.WatchFlows:input_type -> appswitch.nodeagent.v1.WatchFlowsRequest
+	8,  // 20: appswitch.nodeagent.v1.NodeAgentService.GetStatus:input_type -> appswitch.nodeagent.v1.GetStatusRequest
+	3,  // 21: appswitch.nodeagent.v1.NodeAgentService.ListLocalApps:output_type -> appswitch.nodeagent.v1.ListLocalAppsResponse
+	5,  // 22: appswitch.nodeagent.v1.NodeAgentService.ListSockets:output_type -> appswitch.nodeagent.v1.ListSocketsResponse
+	7,  // 23: appswitch.nodeagent.v1.NodeAgentService.WatchFlows:output_type -> appswitch.nodeagent.v1.WatchFlowsResponse
+	9,  // 24: appswitch.nodeagent.v1.NodeAgentService.GetStatus:output_type -> appswitch.nodeagent.v1.GetStatusResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_nodeagent_v1_nodeagent_proto_init() }
@@ -823,7 +932,7 @@ func file_appswitch_nodeagent_v1_nodeagent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc), len(file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

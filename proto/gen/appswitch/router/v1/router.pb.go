@@ -727,7 +727,9 @@ type ExplainResponse struct {
 	// Every endpoint looked at.
 	Candidates []*Candidate `protobuf:"bytes,5,rep,name=candidates,proto3" json:"candidates,omitempty"`
 	// Revision on which it was decided.
-	Revision      int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How long ago the router last heard of the registry: what it decided on is at least this old.
+	Age           *durationpb.Duration `protobuf:"bytes,7,opt,name=age,proto3" json:"age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -804,6 +806,13 @@ func (x *ExplainResponse) GetRevision() int64 {
 	return 0
 }
 
+func (x *ExplainResponse) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
 var File_appswitch_router_v1_router_proto protoreflect.FileDescriptor
 
 const file_appswitch_router_v1_router_proto_rawDesc = "" +
@@ -858,7 +867,7 @@ const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\tCandidate\x127\n" +
 	"\bendpoint\x18\x01 \x01(\v2\x1b.appswitch.type.v1.EndpointR\bendpoint\x12\x1a\n" +
 	"\beligible\x18\x02 \x01(\bR\beligible\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x97\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc4\x02\n" +
 	"\x0fExplainResponse\x126\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x1c.appswitch.router.v1.VerdictR\averdict\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
@@ -867,7 +876,8 @@ const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\n" +
 	"candidates\x18\x05 \x03(\v2\x1e.appswitch.router.v1.CandidateR\n" +
 	"candidates\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x03R\brevision*`\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\x12+\n" +
+	"\x03age\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03age*`\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rVERDICT_ALLOW\x10\x01\x12\x10\n" +
@@ -934,17 +944,18 @@ var file_appswitch_router_v1_router_proto_depIdxs = []int32{
 	0,  // 18: appswitch.router.v1.ExplainResponse.verdict:type_name -> appswitch.router.v1.Verdict
 	12, // 19: appswitch.router.v1.ExplainResponse.destination:type_name -> appswitch.type.v1.SocketAddress
 	8,  // 20: appswitch.router.v1.ExplainResponse.candidates:type_name -> appswitch.router.v1.Candidate
-	3,  // 21: appswitch.router.v1.RouterService.WatchRoutes:input_type -> appswitch.router.v1.WatchRoutesRequest
-	5,  // 22: appswitch.router.v1.RouterService.Route:input_type -> appswitch.router.v1.RouteRequest
-	7,  // 23: appswitch.router.v1.RouterService.Explain:input_type -> appswitch.router.v1.ExplainRequest
-	4,  // 24: appswitch.router.v1.RouterService.WatchRoutes:output_type -> appswitch.router.v1.WatchRoutesResponse
-	6,  // 25: appswitch.router.v1.RouterService.Route:output_type -> appswitch.router.v1.RouteResponse
-	9,  // 26: appswitch.router.v1.RouterService.Explain:output_type -> appswitch.router.v1.ExplainResponse
-	24, // [24:27] is the sub-list for method output_type
-	21, // [21:24] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	15, // 21: appswitch.router.v1.ExplainResponse.age:type_name -> google.protobuf.Duration
+	3,  // 22: appswitch.router.v1.RouterService.WatchRoutes:input_type -> appswitch.router.v1.WatchRoutesRequest
+	5,  // 23: appswitch.router.v1.RouterService.Route:input_type -> appswitch.router.v1.RouteRequest
+	7,  // 24: appswitch.router.v1.RouterService.Explain:input_type -> appswitch.router.v1.ExplainRequest
+	4,  // 25: appswitch.router.v1.RouterService.WatchRoutes:output_type -> appswitch.router.v1.WatchRoutesResponse
+	6,  // 26: appswitch.router.v1.RouterService.Route:output_type -> appswitch.router.v1.RouteResponse
+	9,  // 27: appswitch.router.v1.RouterService.Explain:output_type -> appswitch.router.v1.ExplainResponse
+	25, // [25:28] is the sub-list for method output_type
+	22, // [22:25] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_router_v1_router_proto_init() }

@@ -1,0 +1,58 @@
+package attach
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"testing"
+
+	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/driver/seccomp"
+	"appswitch.io/services/nodeagent/internal/socktab"
+	"appswitch.io/services/nodeagent/launch/wire"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// swiftDriver serves programs that end while they are attached.
+type swiftDriver struct{ Driver }
+
+func (swiftDriver) Attach(_ seccomp.App, _ seccomp.Handover, gone func()) error {
+	gone()
+	return nil
+}
+
+// published are the applications that are in the service table.
+type published map[ax.AppID]bool
+
+func (p published) PutApp(a ax.App)     { p[a.ID] = true }
+func (p published) DropApp(id ax.AppID) { delete(p, id) }
+func (p published) Claim(context.Context, string, netip.Addr) (netip.Addr, error) {
+	return netip.Addr{}, nil
+}
+
+// TestSwiftProgram: a program that ends at once does not stay in the service table.
+func TestSwiftProgram(t *testing.T) {
+	log, apps := slog.New(slog.DiscardHandler), published{}
+	m, err := NewManager(Config{Node: ax.Node{Name: "n1", Addr: netip.MustParseAddr("10.0.0.1")}, StateDir: t.TempDir()},
+		Deps{Log: log, Driver: swiftDriver{}, Publisher: apps, Table: socktab.New(nil, log)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := peer{pid: os.Getpid(), privileged: true}
+	w, err := m.Hello(t.Context(), p, wire.Hello{Command: []string{"true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, labels := m.Identity(ax.AppID(w.AppID)); name == "" || labels["zone"] != "default" {
+		t.Errorf("identity: %q %v", name, labels)
+	}
+	if err := m.Attach(t.Context(), p, wire.Attach{AppID: w.AppID, Token: w.Token}, seccomp.Handover{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(apps) != 0 || len(m.List()) != 0 {
+		t.Errorf("it stays: published %v, listed %v", apps, m.List())
+	}
+}
