@@ -34,6 +34,8 @@ for w in $wanted; do
 done
 # gcc only recommends the C headers that the race detector's cgo needs.
 [ "$1" = test ] && [ ! -e /usr/include/stdio.h ] && missing+=("stdio.h") && packages+=(libc6-dev)
+# wrk asks getaddrinfo for the port of "http", which stands there.
+[ "$1" = test ] && [ ! -e /etc/services ] && missing+=("/etc/services") && packages+=(netbase)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
@@ -82,6 +84,6 @@ done
 
 hash -r
 for program in "${missing[@]}"; do
-    [ "$program" = stdio.h ] && continue
+    case "$program" in stdio.h | /*) continue ;; esac
     command -v "$program" >/dev/null || { echo "$program is still missing after apt-get install ${packages[*]}" >&2; exit 1; }
 done
