@@ -10,7 +10,8 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 GO       ?= go
 PREFIX   ?= /usr
 DESTDIR  ?=
-HOSTARCH := $(shell $(GO) env GOHOSTARCH 2>/dev/null)
+# make before 4.4 does not give what it exports to $(shell).
+HOSTARCH := $(shell PATH='$(PATH)' $(GO) env GOHOSTARCH 2>/dev/null)
 ARCH     ?= $(HOSTARCH)
 # Binaries for this machine are in bin/, those for another one in bin/linux-<arch>/.
 OUT      := $(if $(filter $(ARCH),$(HOSTARCH)),bin,bin/linux-$(ARCH))

@@ -98,6 +98,16 @@ http {
 	return []string{l.Need("nginx"), "-e", "stderr", "-p", dir, "-c", conf}
 }
 
+// TestHostWithoutIPv6: a server that listens for IPv6, too, starts on a host where that is switched off, as it does natively.
+func TestHostWithoutIPv6(t *testing.T) {
+	lab := harness.New(t)
+	lab.Output("sh -c", "for i in all default lo; do echo 1 >/proc/sys/net/ipv6/conf/$i/disable_ipv6; done")
+	lab.StartDaemon()
+	lab.Start("ax run --ip 1.1.1.1 --", nginx(lab, "nginx", "up")...)
+	lab.Serving("1.1.1.1:80", 1)
+	equal(t, "nginx", lab.Output("ax run -- curl -sS --max-time 10 http://1.1.1.1/id"), "up")
+}
+
 // TestNginxBigFile sends 100 MB by sendfile to several clients at a time; every byte must arrive.
 func TestNginxBigFile(t *testing.T) {
 	lab := node(t)

@@ -128,6 +128,7 @@ func (b *backend) ApplyVirtualService(_ context.Context, req *registryv1.ApplyVi
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v := req.GetVirtualService()
+	v.Name = req.GetName()
 	resp := &registryv1.ApplyVirtualServiceResponse{VirtualService: v, Previous: b.vservices[v.GetName()], Outcome: registryv1.ApplyOutcome_APPLY_OUTCOME_CONFIGURED}
 	if !req.GetDryRun() {
 		b.vservices[v.GetName()] = v
@@ -137,7 +138,9 @@ func (b *backend) ApplyVirtualService(_ context.Context, req *registryv1.ApplyVi
 }
 
 func (b *backend) ApplyPolicy(_ context.Context, req *registryv1.ApplyPolicyRequest) (*registryv1.ApplyPolicyResponse, error) {
-	return &registryv1.ApplyPolicyResponse{Policy: req.GetPolicy(), Outcome: registryv1.ApplyOutcome_APPLY_OUTCOME_CREATED}, nil
+	p := req.GetPolicy()
+	p.Name = req.GetName()
+	return &registryv1.ApplyPolicyResponse{Policy: p, Outcome: registryv1.ApplyOutcome_APPLY_OUTCOME_CREATED}, nil
 }
 
 func (b *backend) ListPolicies(context.Context, *registryv1.ListPoliciesRequest) (*registryv1.ListPoliciesResponse, error) {

@@ -72,7 +72,11 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"GET", "/v1/vservices", "", ""},
 		{"GET", "/v1/vservices/{name}", "/v1/vservices/web", ""},
 		{"POST", "/v1/vservices", "", `{"name":"db","ip":"1.1.1.2"}`},
+		{"PUT", "/v1/vservices/{name}", "/v1/vservices/db", `{"ip":"1.1.1.3"}`},
 		{"DELETE", "/v1/vservices/{name}", "/v1/vservices/db", ""},
+		{"PUT", "/v1/policies/{name}", "/v1/policies/p", `{"action":"POLICY_ACTION_DENY"}`},
+		{"GET", "/v1/policies", "", ""},
+		{"DELETE", "/v1/policies/{name}", "/v1/policies/p", ""},
 		{"GET", "/v1/explain", "/v1/explain?destination=1.1.1.1:80", ""},
 		{"GET", "/v1/flows", "/v1/flows?appId=short", ""},
 		{"GET", "/v1/vservices/{name}", "/v1/vservices/nosuch", ""}, // an error

@@ -161,7 +161,7 @@ func TestOwnPages(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &doc); err != nil || code != 200 || doc.Info.Title != "AppSwitch" || doc.Info.Version == "version not set" {
 		t.Fatalf("openapi: %d, %v, %+v", code, err, doc.Info)
 	}
-	for _, p := range []string{"/v1/nodes", "/v1/apps", "/v1/servers", "/v1/sockets", "/v1/proxies", "/v1/vservices", "/v1/vservices/{name}", "/v1/policies", "/v1/policies/{policy.name}", "/v1/explain", "/v1/flows"} {
+	for _, p := range []string{"/v1/nodes", "/v1/apps", "/v1/servers", "/v1/sockets", "/v1/proxies", "/v1/vservices", "/v1/vservices/{name}", "/v1/policies", "/v1/policies/{name}", "/v1/explain", "/v1/flows"} {
 		if doc.Paths[p] == nil {
 			t.Errorf("the description lacks %s", p)
 		}

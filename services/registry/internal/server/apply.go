@@ -65,6 +65,9 @@ func retried[T any](attempt func() (T, error)) (T, error) {
 
 // ApplyVirtualService implements RegistryService.
 func (s *Server) ApplyVirtualService(ctx context.Context, req *registryv1.ApplyVirtualServiceRequest) (*registryv1.ApplyVirtualServiceResponse, error) {
+	if v := req.GetVirtualService(); v != nil && req.GetName() != "" {
+		v.Name = req.GetName()
+	}
 	v, err := s.virtualService(req.GetVirtualService())
 	if err != nil {
 		return nil, err
@@ -135,6 +138,9 @@ func (s *Server) addMove(ctx context.Context, txn *store.Txn, name string, from,
 
 // ApplyPolicy implements RegistryService.
 func (s *Server) ApplyPolicy(ctx context.Context, req *registryv1.ApplyPolicyRequest) (*registryv1.ApplyPolicyResponse, error) {
+	if p := req.GetPolicy(); p != nil && req.GetName() != "" {
+		p.Name = req.GetName()
+	}
 	want, err := axpb.PolicyFrom(req.GetPolicy())
 	if err == nil {
 		err = checkNames(want)

@@ -1869,7 +1869,9 @@ type ApplyVirtualServiceRequest struct {
 	// All of it: what is left out gets its default, except an empty ip, which keeps the address that it has. Required.
 	VirtualService *v1.VirtualService `protobuf:"bytes,1,opt,name=virtual_service,json=virtualService,proto3" json:"virtual_service,omitempty"`
 	// Check everything and change nothing.
-	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Its name, which counts before the one in the virtual service itself: the path of REST. Empty: the one there.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1916,6 +1918,13 @@ func (x *ApplyVirtualServiceRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *ApplyVirtualServiceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 // ApplyVirtualServiceResponse tells what became of it.
@@ -2089,7 +2098,9 @@ type ApplyPolicyRequest struct {
 	// All of it: what is left out gets its default. Required.
 	Policy *v1.Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	// Check everything and change nothing.
-	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Its name, which counts before the one in the policy itself: the path of REST. Empty: the one there.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2136,6 +2147,13 @@ func (x *ApplyPolicyRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *ApplyPolicyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 // ApplyPolicyResponse tells what became of it.
@@ -2392,10 +2410,11 @@ const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\x1bDeleteVirtualServiceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\":\n" +
 	"\x1cDeleteVirtualServiceResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"\x81\x01\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x95\x01\n" +
 	"\x1aApplyVirtualServiceRequest\x12J\n" +
 	"\x0fvirtual_service\x18\x01 \x01(\v2!.appswitch.type.v1.VirtualServiceR\x0evirtualService\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x83\x02\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x83\x02\n" +
 	"\x1bApplyVirtualServiceResponse\x12J\n" +
 	"\x0fvirtual_service\x18\x01 \x01(\v2!.appswitch.type.v1.VirtualServiceR\x0evirtualService\x12=\n" +
 	"\bprevious\x18\x02 \x01(\v2!.appswitch.type.v1.VirtualServiceR\bprevious\x12=\n" +
@@ -2404,10 +2423,11 @@ const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\x13ListPoliciesRequest\"i\n" +
 	"\x14ListPoliciesResponse\x125\n" +
 	"\bpolicies\x18\x01 \x03(\v2\x19.appswitch.type.v1.PolicyR\bpolicies\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"`\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"t\n" +
 	"\x12ApplyPolicyRequest\x121\n" +
 	"\x06policy\x18\x01 \x01(\v2\x19.appswitch.type.v1.PolicyR\x06policy\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xda\x01\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xda\x01\n" +
 	"\x13ApplyPolicyResponse\x121\n" +
 	"\x06policy\x18\x01 \x01(\v2\x19.appswitch.type.v1.PolicyR\x06policy\x125\n" +
 	"\bprevious\x18\x02 \x01(\v2\x19.appswitch.type.v1.PolicyR\bprevious\x12=\n" +

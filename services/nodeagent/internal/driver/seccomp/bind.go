@@ -141,8 +141,19 @@ func (t *task) bindReal(fd int, s socktab.Socket, local netip.AddrPort, only6, r
 		errno = bindSocket(fd, s.Domain, netip.AddrPortFrom(ip, 0)) // a client: any port will do
 		return realName(fd, sys.Getsockname), false, errno
 	}
-	return t.bindPooled(fd, s.Domain, ip)
+	host, pooled, errno = t.bindPooled(fd, s.Domain, ip)
+	if errno == syscall.EADDRNOTAVAIL && only6 && !local.Addr().IsLoopback() {
+		// The host has IPv6 switched off, and so no IPv6 loopback, yet binding to the wildcard works there. It does here,
+		// too, and the loopback interface keeps the socket out of reach should IPv6 be switched on again.
+		if errno = sys.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, loopbackIndex); errno == 0 {
+			return t.bindPooled(fd, s.Domain, netip.IPv6Unspecified())
+		}
+	}
+	return host, pooled, errno
 }
+
+// loopbackIndex is the index of lo in every network namespace.
+const loopbackIndex = 1
 
 // bindPooled takes ports from the pool until one is free on the host too: the pool overlaps the kernel's ephemeral
 // range.
