@@ -32,6 +32,7 @@ type connect struct {
 	dest      netip.AddrPort // as the application gave it, unmapped
 	target    target
 	resumed   bool // the socket was connecting already: target is not of this decision
+	begun     bool // the socket is connecting to target
 	tried     []ax.EndpointID
 	blocking  bool
 	sendTimeo unix.Timeval // the application's SO_SNDTIMEO
@@ -182,9 +183,6 @@ func (op *connect) attempt() {
 			op.wait()
 			return
 		}
-		if errno == syscall.EISCONN && (op.replay || op.parked != nil) {
-			errno = 0
-		}
 		if op.resumed && op.replay && isRefusal(errno) { // by whom the dead agent had chosen
 			op.resumed = false
 			op.decide()
@@ -225,7 +223,10 @@ func (op *connect) begin() syscall.Errno {
 	var buf [procmem.SizeInet6]byte
 	sa := procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)
 	errno := sys.Connect(op.fd, sa)
-	started := errno == 0 || errno == syscall.EINPROGRESS || errno == syscall.EISCONN && op.replay
+	if errno == syscall.EISCONN && (op.replay || op.parked != nil) {
+		errno = 0
+	}
+	started := errno == 0 || errno == syscall.EINPROGRESS
 	if errno == syscall.EINPROGRESS {
 		// Over loopback the handshake is over by now; the second call says so.
 		if errno = sys.Connect(op.fd, sa); errno == syscall.EALREADY {
@@ -242,6 +243,7 @@ func (op *connect) begin() syscall.Errno {
 	}
 	table.Update(op.s.Cookie, func(s *socktab.Socket) { op.record(s, host, errno) })
 	if started {
+		op.begun = true
 		op.count()
 	}
 	crashpoint.Here(crashpoint.ConnectRecorded)
@@ -264,7 +266,7 @@ func (op *connect) intend(s *socktab.Socket) {
 	if op.blocking {
 		s.SendTimeo = time.Duration(op.sendTimeo.Nano())
 	}
-	if op.resumed {
+	if op.resumed || op.begun {
 		return
 	}
 	s.Peer, s.State, s.HostPeer = op.dest, socktab.Connecting, netip.AddrPort{}
@@ -284,7 +286,7 @@ func (op *connect) record(s *socktab.Socket, host netip.AddrPort, errno syscall.
 		s.Host = host
 		s.Local = op.t.clientAddress(s, s.Peer, host)
 	}
-	if errno == 0 || errno == syscall.EISCONN {
+	if errno == 0 {
 		s.State = socktab.Connected
 	}
 	op.s = *s
@@ -356,7 +358,7 @@ func (op *connect) next(errno syscall.Errno) bool {
 	if !ok || again.endpoint == nil {
 		return false
 	}
-	op.target = again
+	op.target, op.begun = again, false
 	return true
 }
 
