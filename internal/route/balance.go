@@ -85,10 +85,10 @@ func (d *Decider) pick(candidates mask, svc *service, who client, tried []ax.End
 		return d.pickInTurn(candidates, svc, tried)
 	}
 	without(candidates, &svc.group, tried)
-	switch n := candidates.count(); {
-	case n == 0:
+	switch candidates.count() {
+	case 0:
 		return -1
-	case n == 1:
+	case 1:
 		return candidates.nth(0)
 	}
 	switch svc.Balancer {

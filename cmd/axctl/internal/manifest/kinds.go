@@ -99,7 +99,7 @@ func (d document) balancer(fs fields) (ax.BalancerType, error) {
 
 func (d document) portMappings(fs fields) (out []ax.PortMapping, err error) {
 	err = d.list(fs, "ports", func(name string, n *yaml.Node) error {
-		text := ""
+		var text string
 		if n.Kind == yaml.MappingNode {
 			both, err := d.mapping(name, n)
 			if err == nil {

@@ -185,11 +185,15 @@ func (p *Publisher) transact(ctx context.Context, lease int64, changes []change)
 
 func (p *Publisher) send(ctx context.Context, lease int64, changes []change) error {
 	req := &registryv1.WriteRequest{LeaseId: lease, Changes: make([]*registryv1.Change, len(changes))}
+	var first opentracing.Span // the call belongs to the first trace that it serves
 	for i, c := range changes {
 		req.Changes[i] = c.proto(p.deps.Tracer)
-		if c.span != nil && opentracing.SpanFromContext(ctx) == nil { // the call belongs to the first trace that it serves
-			ctx = opentracing.ContextWithSpan(ctx, c.span)
+		if first == nil {
+			first = c.span
 		}
+	}
+	if first != nil {
+		ctx = opentracing.ContextWithSpan(ctx, first)
 	}
 	ctx, cancel := context.WithTimeout(ctx, WriteTimeout)
 	defer cancel()

@@ -6,6 +6,7 @@
 package uring
 
 import (
+	"errors"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -139,8 +140,9 @@ func (r *Ring) mapMemory(p *params) syscall.Errno {
 	if r.rings, err = syscall.Mmap(r.fd, offsetRings, int(size), access, shared); err == nil {
 		r.ops, err = syscall.Mmap(r.fd, offsetOps, int(p.sqEntries)*sizeOp, access, shared)
 	}
-	if err != nil {
-		return err.(syscall.Errno)
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
 	}
 	r.sqTail, r.sqMask = r.word(p.sq.tail), r.word(p.sq.mask).Load()
 	r.cqHead, r.cqTail, r.cqMask = r.word(p.cq.head), r.word(p.cq.tail), r.word(p.cq.mask).Load()
