@@ -45,7 +45,8 @@ func (a *agent) close() {
 
 // hello asks for an identity.
 func (a *agent) hello(h *wire.Hello) (*wire.Welcome, error) {
-	m, err := a.ask(wire.Message{Hello: h}, nil)
+	m, received, err := a.ask(wire.Message{Hello: h}, nil)
+	closeAll(received)
 	if err != nil {
 		return nil, err
 	}
@@ -56,26 +57,31 @@ func (a *agent) hello(h *wire.Hello) (*wire.Welcome, error) {
 }
 
 // attach hands over the listener and the journal.
-func (a *agent) attach(at *wire.Attach, fds []int) error {
-	m, err := a.ask(wire.Message{Attach: at}, fds)
+func (a *agent) attach(at *wire.Attach, fds []int) (kept []int, err error) {
+	m, kept, err := a.ask(wire.Message{Attach: at}, fds)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if m.Attached == nil {
-		return text.Error("the agent at ", a.path(), " answered the attachment with something else: is it another version?")
+		closeAll(kept)
+		return nil, text.Error("the agent at ", a.path(), " answered the attachment with something else: is it another version?")
 	}
-	return nil
+	if len(kept) > wire.MaxKept {
+		closeAll(kept[wire.MaxKept:])
+		kept = kept[:wire.MaxKept]
+	}
+	return kept, nil
 }
 
-// ask sends a request and returns the answer, connecting as often as it takes.
-func (a *agent) ask(m wire.Message, fds []int) (wire.Message, error) {
+// ask sends a request and returns the answer with its descriptors, connecting as often as it takes.
+func (a *agent) ask(m wire.Message, fds []int) (wire.Message, []int, error) {
 	packet, err := m.Marshal()
 	if err != nil {
-		return wire.Message{}, err
+		return wire.Message{}, nil, err
 	}
 	pause := retryFirst
 	for {
-		answer, err := a.try(packet, fds)
+		answer, received, err := a.try(packet, fds)
 		var refusal *wire.Error
 		if err == nil && answer.Error != nil {
 			a.close() // a refusal ends the connection
@@ -83,14 +89,15 @@ func (a *agent) ask(m wire.Message, fds []int) (wire.Message, error) {
 			err = refusal
 		}
 		if err == nil {
-			return answer, nil
+			return answer, received, nil
 		}
+		closeAll(received)
 		if !worthRetrying(err, refusal) {
-			return answer, err
+			return answer, nil, err
 		}
 		now := time.Now()
 		if now.After(a.deadline) {
-			return answer, text.Because(err, err.Error(), " (tried for ", launchPatience.String(), ")")
+			return answer, nil, text.Because(err, err.Error(), " (tried for ", launchPatience.String(), ")")
 		}
 		if now.After(a.notice) {
 			complain("waiting for the AppSwitch agent at " + a.path() + ": " + err.Error())
@@ -116,36 +123,36 @@ func worthRetrying(err error, refusal *wire.Error) bool {
 }
 
 // try makes one attempt.
-func (a *agent) try(packet []byte, fds []int) (wire.Message, error) {
+func (a *agent) try(packet []byte, fds []int) (wire.Message, []int, error) {
 	if a.fd < 0 {
 		fd, err := dial(a.path(), false)
 		if err != nil {
-			return wire.Message{}, a.explain(err)
+			return wire.Message{}, nil, a.explain(err)
 		}
 		a.fd = fd
 		left := max(time.Until(a.deadline), time.Second)
 		tv := syscall.NsecToTimeval(left.Nanoseconds())
 		if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &tv); err != nil {
-			return wire.Message{}, text.Wrap(err, "set a timeout on the agent's socket")
+			return wire.Message{}, nil, text.Wrap(err, "set a timeout on the agent's socket")
 		}
 	}
 	if err := send(a.fd, packet, fds, 0); err != nil {
 		a.close()
-		return wire.Message{}, away(err.Error())
+		return wire.Message{}, nil, away(err.Error())
 	}
 	if a.buffer == nil {
 		a.buffer = make([]byte, wire.MaxMessage+1)
 	}
-	n, _, err := receive(a.fd, a.buffer, 0)
+	n, received, err := receive(a.fd, a.buffer, 0)
 	if err != nil {
 		a.close()
-		return wire.Message{}, away(err.Error())
+		return wire.Message{}, nil, away(err.Error())
 	}
 	answer, err := wire.Unmarshal(a.buffer[:n])
 	if err != nil {
-		return answer, text.Wrap(err, "read the agent's answer at ", a.path())
+		return answer, received, text.Wrap(err, "read the agent's answer at ", a.path())
 	}
-	return answer, nil
+	return answer, received, nil
 }
 
 // explain says what a failed connect means.

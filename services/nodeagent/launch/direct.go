@@ -37,6 +37,7 @@ func (d *direct) attach(h handed) error {
 	if err != nil {
 		return err
 	}
+	defer closeAll(state.kept)
 	return forkHolder(state, h.listener, h.journal)
 }
 
@@ -45,10 +46,10 @@ func (d *direct) register(h handed, pid int) (holderState, error) {
 	d.request.NewNetns = h.newNetns // not what was asked for, in a container
 	for range maxIdentities {
 		at := wire.Attach{Version: wire.Version, AppID: d.welcome.AppID, Token: d.welcome.Token, PID: pid, Hello: d.request}
-		err := d.agent.attach(&at, []int{h.listener, h.journal})
+		kept, err := d.agent.attach(&at, []int{h.listener, h.journal})
 		var refusal *wire.Error
 		if err == nil || !errors.As(err, &refusal) || refusal.Code != wire.CodeUnknownApp {
-			return holderState{runDir: d.agent.dir, timeout: d.welcome.AgentTimeout, attach: at}, err
+			return holderState{runDir: d.agent.dir, timeout: d.welcome.AgentTimeout, attach: at, kept: kept}, err
 		}
 		// The agent was restarted since it said welcome, and has forgotten.
 		address := d.welcome.IP

@@ -6,12 +6,14 @@ import (
 	"unsafe"
 
 	"appswitch.io/services/nodeagent/launch/internal/text"
+	"appswitch.io/services/nodeagent/launch/wire"
 )
 
 // Descriptors of a holder when it starts; all others are closed.
 const (
 	holderListener = 3
 	holderJournal  = 4
+	holderKept     = 5  // and up
 	firstSpare     = 10 // where their originals are moved, out of the way of the copies
 )
 
@@ -20,6 +22,8 @@ type holderExec struct {
 	exe, root, null   *byte
 	argv, envp        **byte
 	listener, journal uintptr
+	kept              [wire.MaxKept]uintptr
+	keptCount         int
 	watch             pollFD // of the holder's copy of the listener
 	delay             syscall.Timespec
 }
@@ -38,7 +42,7 @@ func forkHolder(state holderState, listener, journal int) error {
 	if err != nil {
 		return text.Wrap(err, "start the holder process")
 	}
-	defer func() { closeAll([]int{int(h.listener), int(h.journal)}) }()
+	defer h.close()
 
 	// With every signal blocked no handler of the Go runtime runs in the children; the holder stays like that, so
 	// that what is sent to the program's session, group or cgroup doesn't end it before the program.
@@ -98,7 +102,22 @@ func prepareHolder(state holderState, listener, journal int) (*holderExec, error
 		_ = syscall.Close(int(h.listener))
 		return nil, err
 	}
+	for _, fd := range state.kept {
+		if h.kept[h.keptCount], err = moveUp(fd); err != nil {
+			h.close()
+			return nil, err
+		}
+		h.keptCount++
+	}
 	return h, nil
+}
+
+// close closes the copies.
+func (h *holderExec) close() {
+	closeAll([]int{int(h.listener), int(h.journal)})
+	for _, fd := range h.kept[:h.keptCount] {
+		_ = syscall.Close(int(fd))
+	}
 }
 
 const selfExe = "/proc/self/exe"
@@ -157,7 +176,10 @@ func doubleFork(h *holderExec) (pid uintptr, errno syscall.Errno) {
 	}
 	_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, h.listener, holderListener, 0)
 	_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, h.journal, holderJournal, 0)
-	_, _, _ = syscall.RawSyscall(sysCloseRange, holderJournal+1, ^uintptr(0)>>32, 0)
+	for i := 0; i < h.keptCount; i++ {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_DUP3, h.kept[i], holderKept+uintptr(i), 0)
+	}
+	_, _, _ = syscall.RawSyscall(sysCloseRange, holderKept+uintptr(h.keptCount), ^uintptr(0)>>32, 0)
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_PRCTL, prSetDumpable, 0, 0, 0, 0, 0)
 	ended, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&h.watch)), 1,
 		uintptr(unsafe.Pointer(&h.delay)), 0, 0, 0)

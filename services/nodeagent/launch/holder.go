@@ -25,6 +25,7 @@ const minimumTimeout = 100 // milliseconds; less would answer calls while an age
 const (
 	holderEnv        = "AX_HOLDER"         // the packet that attaches it, in hexadecimal digits
 	holderTimeoutEnv = "AX_HOLDER_TIMEOUT" // wire.Welcome.AgentTimeout
+	holderKeptEnv    = "AX_HOLDER_KEPT"    // how many descriptors it keeps for the agents, from holderKept on
 	holderRunDirEnv  = "AX_RUN_DIR"
 )
 
@@ -33,6 +34,7 @@ type holderState struct {
 	runDir  string
 	timeout int // wire.Welcome.AgentTimeout
 	attach  wire.Attach
+	kept    []int // what the agent wants to have survive itself (wire.Attached)
 }
 
 func (s holderState) environ() ([]string, error) {
@@ -44,6 +46,7 @@ func (s holderState) environ() ([]string, error) {
 	return []string{
 		text.Join(holderEnv, "=", toHex(packet)),
 		text.Join(holderTimeoutEnv, "=", strconv.Itoa(s.timeout)),
+		text.Join(holderKeptEnv, "=", strconv.Itoa(len(s.kept))),
 		text.Join(holderRunDirEnv, "=", s.runDir),
 		"GOMAXPROCS=1", "GOGC=20", // it sleeps, and there is one for each program
 	}, nil
@@ -58,10 +61,16 @@ func holderMain(attach string) int {
 	ignoreSignals()
 	packet, ok := fromHex(attach)
 	timeout, err := strconv.Atoi(getenv(holderTimeoutEnv))
-	if !ok || err != nil {
+	count, keptErr := strconv.Atoi(getenv(holderKeptEnv))
+	if !ok || err != nil || keptErr != nil || count > wire.MaxKept {
 		return exitFailed
 	}
-	h, err := newHolder(getenv(holderRunDirEnv), packet, timeout, holderListener, holderJournal)
+	var kept []int
+	for i := range count {
+		syscall.CloseOnExec(holderKept + i)
+		kept = append(kept, holderKept+i)
+	}
+	h, err := newHolder(getenv(holderRunDirEnv), packet, timeout, holderListener, holderJournal, kept)
 	if err != nil {
 		return exitFailed
 	}
@@ -97,7 +106,7 @@ type holder struct {
 	wake      chan struct{}
 }
 
-func newHolder(runDir string, attach []byte, timeout, listener, memory int) (*holder, error) {
+func newHolder(runDir string, attach []byte, timeout, listener, memory int, kept []int) (*holder, error) {
 	j, err := mapJournal(memory)
 	if err != nil {
 		return nil, err
@@ -107,6 +116,7 @@ func newHolder(runDir string, attach []byte, timeout, listener, memory int) (*ho
 		path:     text.Join(runDir, "/", wire.SocketName),
 		attach:   attach,
 		ring:     ring,
+		kept:     kept,
 		timeout:  time.Duration(max(timeout, minimumTimeout)) * time.Millisecond,
 		listener: listener, memory: memory, journal: j,
 		conn: -1, lost: time.Now(), pause: retryFirst,

@@ -156,7 +156,7 @@ func (s *Supervision) takeOver(link int) error {
 	if err != nil {
 		return err
 	}
-	s.holder, err = newHolder(s.state.runDir, packet, s.state.timeout, fds[0], fds[1])
+	s.holder, err = newHolder(s.state.runDir, packet, s.state.timeout, fds[0], fds[1], s.state.kept)
 	return err
 }
 
@@ -246,6 +246,7 @@ func (s *Supervision) reap() int {
 
 // leaveHolder forks a holder for descendants that outlive the program: a server that became a daemon.
 func (s *Supervision) leaveHolder() {
+	s.state.kept = s.holder.kept
 	if err := forkHolder(s.state, s.handed.listener, s.handed.journal); err != nil {
 		complain(err.Error())
 	}

@@ -331,6 +331,12 @@ func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed secc
 		m.gone(e)
 		return fmt.Errorf("take over system calls: %w", err)
 	}
+	m.mu.Lock()
+	known := m.apps[e.App.ID] == e
+	m.mu.Unlock()
+	if !known { // it ended while its holder was on the way, and was forgotten before it was announced here
+		m.deps.Publisher.DropApp(e.App.ID)
+	}
 	return nil
 }
 

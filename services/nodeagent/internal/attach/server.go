@@ -157,11 +157,10 @@ func (s *Server) answer(ctx context.Context, p peer, m wire.Message, fds []int) 
 		if err := s.manager.Attach(ctx, p, *m.Attach, handed); err != nil {
 			return reply{Message: refuse(err)}
 		}
-		r := reply{Message: wire.Message{Attached: &wire.Attached{Version: wire.Version}}, stay: m.Attach.Holder}
-		if m.Attach.Holder {
-			r.fds = s.manager.Keepsakes(ax.AppID(m.Attach.AppID))
+		return reply{
+			Message: wire.Message{Attached: &wire.Attached{Version: wire.Version}},
+			fds:     s.manager.Keepsakes(ax.AppID(m.Attach.AppID)), stay: m.Attach.Holder,
 		}
-		return r
 	}
 	closeAll(fds)
 	return reply{Message: refuse(&wire.Error{Code: wire.CodeInvalid, Message: "unexpected message"})}

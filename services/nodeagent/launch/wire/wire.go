@@ -85,8 +85,8 @@ type Attach struct {
 	Ring int `json:"ring,omitempty"`
 }
 
-// Attached confirms that the agent serves the application's calls. The one for the holder may come with descriptors:
-// the holder keeps them, whatever they are, and hands them to the next agent after [listener, journal]. They are what
+// Attached confirms that the agent serves the application's calls. It may come with descriptors, at most MaxKept: the holder
+// keeps them, whatever they are, and hands them to the next agent after [listener, journal]. They are what
 // the agent wants to have survive itself. The first is where the holder sends what an agent has left in its ring: one
 // packet of one byte for each file, the file with it.
 type Attached struct {

@@ -134,10 +134,13 @@ func (d *Driver) Attach(app App, handed Handover, gone func()) error {
 	d.tasks[app.ID] = t
 	d.mu.Unlock()
 	d.wg.Go(func() {
-		t.run()
+		exited := t.run()
 		d.mu.Lock()
 		delete(d.tasks, app.ID)
 		d.mu.Unlock()
+		if exited { // last: who attaches again from here on must not find the task
+			t.gone()
+		}
 	})
 	return nil
 }

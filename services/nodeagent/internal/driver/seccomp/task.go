@@ -167,8 +167,8 @@ func (t *task) drainWake() {
 	}
 }
 
-// run serves until the application has exited or the task is told to stop.
-func (t *task) run() {
+// run serves until the application has exited, which it reports, or the task is told to stop.
+func (t *task) run() (exited bool) {
 	runtime.LockOSThread() // and never unlocked: the thread's signal mask must not leak into others
 	tid, err := sys.BlockSignals()
 	if err != nil {
@@ -182,7 +182,6 @@ func (t *task) run() {
 	for _, slot := range t.inflight.orphans() {
 		t.replay(slot)
 	}
-	exited := false
 	for !t.stop && !exited {
 		switch {
 		case t.inDoubt:
@@ -196,9 +195,7 @@ func (t *task) run() {
 		t.expire()
 	}
 	t.finish()
-	if exited {
-		t.gone()
-	}
+	return exited
 }
 
 // idle reports whether nothing but the next call can happen, so that the thread may wait for that alone: one system call
