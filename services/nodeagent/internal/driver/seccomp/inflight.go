@@ -74,6 +74,7 @@ func (j *inflight) take() (int32, *sys.Notify) {
 	}
 	slot := j.free[len(j.free)-1]
 	j.free = j.free[:len(j.free)-1]
+	*j.cookie(slot) = 0 // an agent may have died within release
 	return slot, j.notify(slot)
 }
 
