@@ -22,6 +22,7 @@ type badInput struct {
 const (
 	failed      = 1
 	misused     = 2
+	trouble     = 2 // of a command whose status 1 is an answer
 	notLaunched = 125
 	notFound    = 127
 )
@@ -75,7 +76,7 @@ var badInputs = []badInput{
 	{"explain --to web:80 --labels =b", "", misused, "key and value must not be empty"},
 	{"explain --to web:80 --proto sctp", "", misused, `--proto: protocol "sctp": want tcp or udp`},
 	{"explain --to web:80 --from web --labels a=b", "", misused, "--from and --labels both say who connects: leave one of them out"},
-	{"observe --verdict maybe", "", misused, `--verdict "maybe": want allow, deny or passthrough`},
+	{"observe --verdict maybe", "", misused, `--verdict "maybe": want allow, deny, passthrough or audit`},
 	{"observe --to 1.1.1.1:0", "", misused, `--to "1.1.1.1:0": want ADDRESS, ADDRESS:PORT, :PORT, NAME or NAME:PORT`},
 	{"observe --to 1.1.1.1:80:80", "", misused, "want ADDRESS"},
 	{"observe --last -1", "", misused, `invalid argument "-1" for "--last"`},
@@ -95,6 +96,40 @@ var badInputs = []badInput{
 	{"create vservice --ports http v", "", misused, `--ports: "http"`},
 	{"create vservice --lbtype Sticky v", "", misused, `--lbtype: "Sticky"`},
 	{"delete vservice", "", misused, "requires at least 1 arg"},
+
+	// Policies.
+	{"create policy --action deny --from a=b", "", misused, "accepts 1 arg"},
+	{"create policy p --from a=b", "", misused, `--action "": want allow or deny`},
+	{"create policy p --action drop", "", misused, `--action "drop": want allow or deny`},
+	{"create policy p --action deny", "", misused, "the policy names nothing, and so applies to every connection: add --from"},
+	{"create policy p --action deny --from role=", "", misused, `--from: selector "role=": want k=v, k!=v, k or !k, k in (v,w)`},
+	{"create policy p --action deny --from a=b,a=c", "", misused, `--from: label "a" can't be "b" and "c": use a in (b,c)`},
+	{"create policy p --action deny --to db(", "", misused, `--to: selector "db("`},
+	{"create policy p --action deny --ports http", "", misused, `--ports "http": want a port from 1 to 65535, or a range such as 8000-8100`},
+	{"create policy p --action deny --ports 0", "", misused, `--ports "0": want a port`},
+	{"create policy p --action deny --ports 90-80", "", misused, `--ports "90-80": the range ends before it begins`},
+	{"create policy p --action deny --protocol icmp --from a=b", "", misused, `--protocol: protocol "icmp": want tcp or udp`},
+	{"create policy p --action deny --to-cidr 10.0.0.1/8", "", misused, `--to-cidr "10.0.0.1/8": the address has bits beyond the network's: want 10.0.0.0/8, or the address alone`},
+	{"create policy p --action deny --to-cidr example.org", "", misused, `--to-cidr "example.org": want a network such as 10.0.0.0/8`},
+	{"create policy p --action deny --to-cidr 10.0.0.0/8 --except-cidr 11.0.0.0/16", "", misused, "--except-cidr: 11.0.0.0/16 is in none of the networks of to-cidr"},
+	{"create policy p --action allow --from a=b --audit", "", misused, "--audit: only a policy that denies can be audited"},
+	{"create policy p --actoin deny", "", misused, "did you mean --action?"},
+	{"create polcy p", "", misused, `unknown command "polcy" for "ax create": did you mean policy?`},
+	{"delete policy", "", misused, "requires at least 1 arg"},
+	{"delete policy nosuch", "", failed, `there is no policy "nosuch"`},
+	{"get policy nosuch", "", failed, `no policy "nosuch": ` + "`ax get policies` lists them"},
+	{"get policies -l role=prod", "", misused, "policies have no labels; apps and servers have"},
+	{"policy", "", misused, "ax policy what? One of: replay"},
+	{"policy reply", "", misused, `unknown command "reply" for "ax policy": did you mean replay?`},
+	{"policy replay", "", misused, "ax policy replay what? Name a draft with -f, or policies to leave out with --without"},
+	{"policy replay -f - --flows -", "", misused, "both read standard input: name a file for one of them"},
+	{"policy replay -f /nonexistent.yaml", "", trouble, "open /nonexistent.yaml: no such file or directory"},
+	{"policy replay --without nosuch", "", trouble, `--without: no policy "nosuch": ` + "`ax get policies` lists them"},
+	{"policy replay -f $DRAFT -o yaml", "", misused, "want one of table, json"},
+	{"policy replay -f $DRAFT --flows /nonexistent.json", "", trouble, "open /nonexistent.json: no such file or directory"},
+	{"policy replay -f $DRAFT --flows $DRAFT", "", trouble, "draft.yaml: line 1: not a connection as `ax observe -o json` writes it"},
+	{"policy replay -f $VSERVICE --flows $DRAFT", "", trouble, "vservice/v is no policy: only policies are replayed"},
+	{"policy replay --without p", "AX_SERVER=127.0.0.1:1", trouble, "the daemon is not running at"},
 
 	// Which daemon is meant.
 	{"get apps --server ftp://x", "", misused, `server "ftp://x": want a URL such as http://127.0.0.1:6664`},
@@ -160,7 +195,7 @@ func TestBadInput(t *testing.T) {
 	env := badEnvironment(t, dir)
 	for _, c := range badInputs {
 		t.Run(strings.ReplaceAll(c.line, "/", "_")+" "+c.env, func(t *testing.T) {
-			words := strings.Fields(c.line)
+			words := strings.Fields(os.Expand(c.line, variables(env)))
 			for i, w := range words {
 				if w == "''" {
 					words[i] = ""
@@ -207,6 +242,8 @@ func badEnvironment(t *testing.T, dir string) []string {
 		return path
 	}
 	table := write("table.json", `{"nodes": [{"name": "far", "ip": "192.0.2.77"}], "apps": [{"id": "f000028e", "name": "web", "node": "far", "ip": "1.1.1.1"}]}`)
+	draft := write("draft.yaml", "kind: Policy\nname: p\naction: deny\n")
+	vservice := write("vservice.yaml", "kind: VirtualService\nname: v\n")
 	write("good/appswitch/config.yaml", "contexts: [{name: lab, server: '127.0.0.1:1'}]\n")
 	write("broken/appswitch/config.yaml", "contxts: []\n")
 	daemon, err := newFakeDaemon(table)
@@ -227,6 +264,6 @@ func badEnvironment(t *testing.T, dir string) []string {
 	t.Cleanup(func() { _ = silent.Close() })
 	return []string{
 		"PATH=/usr/bin:/bin", "AX_SERVER=" + server.URL, "XDG_CONFIG_HOME=" + filepath.Join(dir, "good"), "AX_STATE_DIR=" + filepath.Join(dir, "state"),
-		"BROKEN=" + filepath.Join(dir, "broken"), "FOREIGN=" + foreign.URL, "SILENT=" + silent.Addr().String(),
+		"BROKEN=" + filepath.Join(dir, "broken"), "DRAFT=" + draft, "VSERVICE=" + vservice, "FOREIGN=" + foreign.URL, "SILENT=" + silent.Addr().String(),
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/internal/axpb"
+	"appswitch.io/internal/route"
 	gatewayv1 "appswitch.io/proto/gen/appswitch/gateway/v1"
 	nodeagentv1 "appswitch.io/proto/gen/appswitch/nodeagent/v1"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
@@ -125,6 +127,9 @@ func (a fakeAgent) GetStatus(context.Context, *nodeagentv1.GetStatusRequest) (*n
 func (a fakeAgent) WatchFlows(req *nodeagentv1.WatchFlowsRequest, stream grpc.ServerStreamingServer[nodeagentv1.WatchFlowsResponse]) error {
 	for _, m := range a.flows {
 		f := m.GetFlow()
+		if req.GetAudited() && f.GetAuditPolicy() == "" {
+			continue
+		}
 		if req.GetApp() != "" && req.GetApp() != f.GetAppName() || len(req.GetVerdicts()) > 0 && !slices.Contains(req.GetVerdicts(), f.GetVerdict()) {
 			continue
 		}
@@ -300,6 +305,83 @@ func (d *fakeDaemon) ApplyPolicy(_ context.Context, req *registryv1.ApplyPolicyR
 	}
 	d.revision++
 	resp.Revision = d.revision
+	return resp, nil
+}
+
+func (d *fakeDaemon) ListPolicies(context.Context, *registryv1.ListPoliciesRequest) (*registryv1.ListPoliciesResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &registryv1.ListPoliciesResponse{Policies: slices.Clone(d.policies), Revision: d.revision}, nil
+}
+
+func (d *fakeDaemon) CreatePolicy(ctx context.Context, req *registryv1.CreatePolicyRequest) (*registryv1.CreatePolicyResponse, error) {
+	dry, err := d.ApplyPolicy(ctx, &registryv1.ApplyPolicyRequest{Policy: req.GetPolicy(), DryRun: true})
+	if err == nil && dry.GetPrevious() != nil {
+		err = status.Errorf(codes.AlreadyExists, "a policy %q exists", req.GetPolicy().GetName())
+	}
+	if err != nil {
+		return nil, err
+	}
+	done, err := d.ApplyPolicy(ctx, &registryv1.ApplyPolicyRequest{Policy: req.GetPolicy()})
+	return &registryv1.CreatePolicyResponse{Policy: done.GetPolicy(), Revision: done.GetRevision()}, err
+}
+
+func (d *fakeDaemon) DeletePolicy(_ context.Context, req *registryv1.DeletePolicyRequest) (*registryv1.DeletePolicyResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i := slices.IndexFunc(d.policies, func(p *typev1.Policy) bool { return p.GetName() == req.GetName() })
+	if i < 0 {
+		return nil, status.Errorf(codes.NotFound, "there is no policy %q", req.GetName())
+	}
+	d.policies = slices.Delete(d.policies, i, i+1)
+	return &registryv1.DeletePolicyResponse{}, nil
+}
+
+// ReplayPolicies decides as the router does, on the script's endpoints.
+func (d *fakeDaemon) ReplayPolicies(_ context.Context, req *routerv1.ReplayPoliciesRequest) (*routerv1.ReplayPoliciesResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	read := func(in []*typev1.Policy) (out []ax.Policy, err error) {
+		for _, p := range in {
+			policy, err := axpb.PolicyFrom(p)
+			if err != nil {
+				return nil, status.Error(codes.InvalidArgument, err.Error())
+			}
+			out = append(out, policy)
+		}
+		return out, nil
+	}
+	table := route.Delta{Full: true}
+	for _, p := range d.endpoints {
+		e, err := axpb.EndpointFrom(p)
+		if err != nil {
+			return nil, err
+		}
+		table.Upserts = append(table.Upserts, route.Service{Key: route.ServiceKey{Proto: e.Proto, Addr: e.Service}, Endpoints: []*ax.Endpoint{&e}})
+	}
+	var err error
+	if table.Policies, err = read(d.policies); err != nil {
+		return nil, err
+	}
+	draft := route.Delta{RemovedPolicies: req.GetRemovedPolicies()}
+	if draft.Policies, err = read(req.GetPolicies()); err != nil {
+		return nil, err
+	}
+	present := route.Empty().Apply(table)
+	next := present.Apply(draft)
+	resp := &routerv1.ReplayPoliciesResponse{}
+	for _, f := range req.GetFlows() {
+		proto, err1 := axpb.ProtocolFrom(f.GetProtocol())
+		dest, err2 := axpb.AddrPortFrom("destination", f.GetDestination())
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, err
+		}
+		was, is, changed := route.Replay(present, next, ax.Flow{Labels: f.GetLabels(), Proto: proto, Dest: dest})
+		answer := func(d ax.Decision) *routerv1.RouteResponse {
+			return &routerv1.RouteResponse{Verdict: axpb.Verdict(d.Verdict), Reason: d.Why(), AuditPolicy: d.Audit}
+		}
+		resp.Flows = append(resp.Flows, &routerv1.ReplayedFlow{Present: answer(was), Draft: answer(is), Changed: changed})
+	}
 	return resp, nil
 }
 

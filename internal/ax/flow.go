@@ -61,9 +61,21 @@ type Decision struct {
 	Verdict  Verdict
 	Reason   Reason
 	Policy   string     // name of the policy that decided, if one did
+	Audit    string     // name of the policy in audit mode that would refuse what is carried out, if one would
 	Endpoint *Endpoint  // with Allow; shared and immutable
 	Source   netip.Addr // real address to connect from, with Allow; invalid: whatever the host's routes say
 	Revision Revision   // of the snapshot that decided
+}
+
+// Why returns the reason, with the name of the policy that decided, if one did: "policy-deny: no-db".
+func (d Decision) Why() string { return d.Reason.By(d.Policy) }
+
+// By returns the reason with the name of the policy that gave it; the reason alone if there is none.
+func (r Reason) By(policy string) string {
+	if policy == "" {
+		return string(r)
+	}
+	return string(r) + ": " + policy
 }
 
 // ErrnoName returns the name of the errno with which an application's connect fails; empty if it is carried out. It is

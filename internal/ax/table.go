@@ -138,24 +138,6 @@ func validServiceAddr(a netip.AddrPort) bool {
 	return ip.IsValid() && !ip.Is4In6() && !ip.IsUnspecified() && !ip.IsMulticast() && a.Port() != 0
 }
 
-// PolicyAction is what a policy does with the flows that it matches.
-type PolicyAction uint8
-
-// The actions. Deny wins over Allow.
-const (
-	PolicyAllow PolicyAction = 1
-	PolicyDeny  PolicyAction = 2
-)
-
-// Policy admits or refuses flows between applications selected by labels.
-type Policy struct {
-	Name   string
-	Action PolicyAction
-	From   Labels   // labels that the client must all carry
-	To     Labels   // labels that the server must all carry
-	Ports  []uint16 // service ports; none means all
-}
-
 // Claim keeps an address virtual: with no endpoint it is refused, it never falls through to the outside.
 type Claim struct {
 	Addr      netip.Addr

@@ -10,7 +10,7 @@ import (
 	typev1 "appswitch.io/proto/gen/appswitch/type/v1"
 )
 
-// Virtual services and policies: the records that people write.
+// Virtual services: records that people write.
 
 // VirtualServiceFrom reads a virtual service; its address may be missing.
 func VirtualServiceFrom(p *typev1.VirtualService) (ax.VirtualService, error) {
@@ -82,51 +82,6 @@ func VirtualService(v ax.VirtualService) *typev1.VirtualService {
 			}
 			p.Weights[b.String()] = uint32(b.Weight)
 		}
-	}
-	return p
-}
-
-// PolicyFrom reads a policy.
-func PolicyFrom(p *typev1.Policy) (ax.Policy, error) {
-	if p.GetName() == "" {
-		return ax.Policy{}, errors.New("policy.name: missing")
-	}
-	out := ax.Policy{Name: p.GetName(), From: p.GetFrom(), To: p.GetTo()}
-	switch p.GetAction() {
-	case typev1.PolicyAction_POLICY_ACTION_ALLOW:
-		out.Action = ax.PolicyAllow
-	case typev1.PolicyAction_POLICY_ACTION_DENY:
-		out.Action = ax.PolicyDeny
-	default:
-		return ax.Policy{}, fmt.Errorf("policy.action: %s is not one", p.GetAction())
-	}
-	if err := out.From.Validate(); err != nil {
-		return ax.Policy{}, fmt.Errorf("policy.from: %w", err)
-	}
-	if err := out.To.Validate(); err != nil {
-		return ax.Policy{}, fmt.Errorf("policy.to: %w", err)
-	}
-	for _, n := range p.GetPorts() {
-		port, err := PortFrom("policy.ports", n)
-		if err != nil {
-			return ax.Policy{}, err
-		}
-		if port == 0 {
-			return ax.Policy{}, errors.New("policy.ports: 0 is not a port")
-		}
-		out.Ports = append(out.Ports, port)
-	}
-	return out, nil
-}
-
-// Policy writes a policy.
-func Policy(in ax.Policy) *typev1.Policy {
-	p := &typev1.Policy{Name: in.Name, From: in.From, To: in.To, Action: typev1.PolicyAction_POLICY_ACTION_ALLOW}
-	if in.Action == ax.PolicyDeny {
-		p.Action = typev1.PolicyAction_POLICY_ACTION_DENY
-	}
-	for _, n := range in.Ports {
-		p.Ports = append(p.Ports, uint32(n))
 	}
 	return p
 }

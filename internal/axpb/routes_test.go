@@ -81,7 +81,11 @@ func TestRoutesRoundTrip(t *testing.T) {
 		Revision: 9, Upserts: []route.Service{routesService(1, 2, labels), routesService(2, 1, labels)},
 		Removes: []route.ServiceKey{routesService(3, 0, nil).Key}, Claims: []netip.Addr{addr("1.1.1.1"), addr("2001:db8::1")}, ReleasedClaims: []netip.Addr{addr("1.1.1.2")},
 		Nodes: []ax.Node{{Name: "n1", Cluster: "c", Addr: addr("10.0.2.1"), Version: "v", Driver: "user", Start: start, ReservedPorts: []uint16{53, 6665}}}, RemovedNodes: []ax.NodeName{"n2"},
-		Policies: []ax.Policy{{Name: "p", Action: ax.PolicyDeny, From: labels, To: ax.Labels{"a": "b"}, Ports: []uint16{80}}}, RemovedPolicies: []string{"q"},
+		Policies: []ax.Policy{{
+			Name: "p", Action: ax.PolicyDeny, From: append(labels.Selector(), ax.Condition{Key: "zone", Op: ax.SelectNotIn, Values: []string{"x", "y"}}), To: ax.Labels{"a": "b"}.Selector(),
+			Ports: []ax.PortRange{{First: 80, Last: 80}, {First: 8000, Last: 8100}}, Proto: ax.UDP, Audit: true,
+			CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}, Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
+		}}, RemovedPolicies: []string{"q"},
 	}
 	many := route.Delta{Revision: 10}
 	for i := range 60000 {

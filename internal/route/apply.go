@@ -2,6 +2,7 @@ package route
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -175,26 +176,21 @@ func (e *editor) removeNode(name ax.NodeName) {
 	})
 }
 
-func applyPolicies(old []*policy, d Delta) []*policy {
+func applyPolicies(old *policySet, d Delta) *policySet {
 	if len(d.Policies)+len(d.RemovedPolicies) == 0 {
 		return old
 	}
-	byName := make(map[string]*policy, len(old)+len(d.Policies))
-	for _, p := range old {
+	byName := make(map[string]*policy, len(old.all())+len(d.Policies))
+	for _, p := range old.all() {
 		byName[p.Name] = p
 	}
 	for _, name := range d.RemovedPolicies {
 		delete(byName, name)
 	}
 	for _, p := range d.Policies {
-		byName[p.Name] = newPolicy(p)
+		byName[p.Name] = &policy{Policy: p, everywhere: p.Everywhere()}
 	}
-	out := make([]*policy, 0, len(byName))
-	for _, p := range byName {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, comparePolicies)
-	return out
+	return newPolicySet(slices.Collect(maps.Values(byName)))
 }
 
 // canonical returns a service whose endpoints are sorted by id, without nil and duplicates, and whose weights are one

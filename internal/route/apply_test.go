@@ -122,6 +122,33 @@ func (g generator) service(key route.ServiceKey) route.Service {
 	return s
 }
 
+// policy makes one of every kind.
+func (g generator) policy(name string) ax.Policy {
+	p := ax.Policy{Name: name, Action: ax.PolicyAction(1 + g.IntN(2)), From: g.selector(), To: g.selector(), Proto: ax.Protocol(g.IntN(3))}
+	p.Audit = p.Action == ax.PolicyDeny && g.IntN(2) == 0
+	if g.IntN(2) == 0 {
+		p.Ports = []ax.PortRange{{First: 80, Last: uint16(80 + g.IntN(3))}}
+	}
+	if g.IntN(2) == 0 {
+		p.CIDRs = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+		if g.IntN(2) == 0 {
+			p.Except = []netip.Prefix{netip.PrefixFrom(g.addr(), 32)}
+		}
+	}
+	return p.Canonical()
+}
+
+func (g generator) selector() (s ax.Selector) {
+	for range g.IntN(3) {
+		c := ax.Condition{Key: fmt.Sprint("k", g.IntN(3)), Op: ax.SelectorOp(1 + g.IntN(4))}
+		if c.Op == ax.SelectIn || c.Op == ax.SelectNotIn {
+			c.Values = []string{"v0", "v1", "v2"}[g.IntN(2):][:1+g.IntN(2)]
+		}
+		s = append(s, c)
+	}
+	return s
+}
+
 func (g generator) delta(revision ax.Revision) route.Delta {
 	d := route.Delta{Revision: revision, Full: g.IntN(20) == 0}
 	for range g.IntN(4) {
@@ -136,7 +163,7 @@ func (g generator) delta(revision ax.Revision) route.Delta {
 	}
 	if g.IntN(3) == 0 {
 		d.Nodes = append(d.Nodes, ax.Node{Name: ax.NodeName(fmt.Sprint("n", g.IntN(4))), Addr: g.addr(), ReservedPorts: []uint16{uint16(80 + g.IntN(3))}})
-		d.Policies = append(d.Policies, ax.Policy{Name: fmt.Sprint("p", g.IntN(4)), Action: ax.PolicyAction(1 + g.IntN(2)), From: g.labels(), To: g.labels()})
+		d.Policies = append(d.Policies, g.policy(fmt.Sprint("p", g.IntN(4))))
 	}
 	return d
 }
@@ -150,9 +177,9 @@ func everywhere(s *route.Snapshot, labels ax.Labels) []string {
 				for _, proto := range []ax.Protocol{ax.TCP, ax.UDP} {
 					a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{prefix[0], prefix[1], prefix[2], last}), port)
 					d, candidates := route.Explain(s, ax.Flow{Labels: labels, Proto: proto, Dest: a})
-					text := fmt.Sprint(proto, a, d.Verdict, d.Reason, d.Policy, s.Claimed(a.Addr()))
+					text := fmt.Sprint(proto, a, d.Verdict, d.Reason, d.Policy, d.Audit, s.Claimed(a.Addr()))
 					for _, c := range candidates {
-						text += fmt.Sprint(" ", *c.Endpoint, c.Eligible, c.Reason, c.Policy)
+						text += fmt.Sprint(" ", *c.Endpoint, c.Eligible, c.Reason, c.Policy, c.Audit)
 					}
 					out = append(out, text)
 				}

@@ -373,8 +373,9 @@ func TestExternalEndpoints(t *testing.T) {
 				t.Errorf("explained as %+v", explained)
 			}
 			direct := ax.Flow{Labels: prod, Proto: ax.TCP, Dest: netip.MustParseAddrPort("93.184.216.34:443")}
-			if d := route.NewDecider(route.Config{}).Decide(s, direct, nil); d.Verdict != ax.Passthrough {
-				t.Errorf("the address itself: %+v, want it to pass as ever", d)
+			d := route.NewDecider(route.Config{}).Decide(s, direct, nil)
+			if refused := c.reason == ax.ReasonPolicyDeny; refused != (d.Verdict == ax.Deny) || !refused && d.Verdict != ax.Passthrough {
+				t.Errorf("the address itself: %+v, want what the virtual service gets", d)
 			}
 		})
 	}

@@ -50,10 +50,18 @@ func BenchmarkDecide(b *testing.B) {
 	sticky.Affinity = time.Minute
 	s = s.Apply(route.Delta{Revision: 3, Upserts: []route.Service{sticky}})
 	policies := route.Delta{Revision: 4}
-	for i := range 100 {
-		policies.Policies = append(policies.Policies, ax.Policy{Name: fmt.Sprint("p", i), Action: ax.PolicyDeny, From: ax.Labels{"team": fmt.Sprint(i)}})
+	for i := range 1000 {
+		policies.Policies = append(policies.Policies, policy(fmt.Sprint("p", i), ax.PolicyDeny, ax.Labels{"team": fmt.Sprint(i)}, nil))
 	}
-	withPolicies := s.Apply(policies)
+	withPolicies := s.Apply(route.Delta{Revision: 4, Policies: policies.Policies[:100]})
+	withMany := s.Apply(policies)
+	outside := route.Delta{Revision: 4}
+	for i := range 16 {
+		outside.Policies = append(outside.Policies, ax.Policy{
+			Name: fmt.Sprint("p", i), Action: ax.PolicyDeny, CIDRs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/16", i))}, Audit: i%2 == 0,
+		})
+	}
+	withOutside := s.Apply(outside)
 	for _, c := range []struct {
 		name string
 		s    *route.Snapshot
@@ -68,6 +76,9 @@ func BenchmarkDecide(b *testing.B) {
 		{"maglev8", s, bigService(7005, 0).Key.Addr},
 		{"affinity8", s, sticky.Key.Addr},
 		{"policies100", withPolicies, bigService(77, 0).Key.Addr},
+		{"policies1000", withMany, bigService(77, 0).Key.Addr},
+		{"policiesmatching16", withOutside, bigService(77, 0).Key.Addr},
+		{"externalpolicies16", withOutside, netip.MustParseAddrPort("93.184.216.34:443")},
 		{"host", s, netip.MustParseAddrPort("10.0.2.1:40077")},
 		{"noendpoint", s, netip.MustParseAddrPort("198.18.0.1:81")},
 		{"external", s, netip.MustParseAddrPort("93.184.216.34:443")},

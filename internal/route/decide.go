@@ -48,7 +48,7 @@ func (d *Decider) Overflows() uint64 { return d.turns.overflows.Load() + d.affin
 //     whose node is alive, and only if there is none, among the others;
 //  3. the real address of an endpoint is judged as its service is;
 //  4. any other port of a virtual address is refused;
-//  5. the rest is not ours.
+//  5. the rest is not ours: it is reached unless a policy refuses it.
 //
 // Endpoints in tried have refused already and are not chosen again. Decide does not allocate for a service of up to
 // 512 endpoints and a client to which up to 16 policies apply.
@@ -57,7 +57,10 @@ func (d *Decider) Decide(s *Snapshot, f ax.Flow, tried []ax.EndpointID) ax.Decis
 		return ax.Decision{Verdict: ax.Deny, Reason: ax.ReasonNoSnapshot}
 	}
 	g, svc, otherwise := s.find(f)
-	if g == nil {
+	switch {
+	case g == nil && otherwise.Verdict == ax.Passthrough:
+		return s.outside(&f, otherwise)
+	case g == nil:
 		return otherwise
 	}
 	return d.choose(s, f, g, svc, tried)
@@ -95,7 +98,7 @@ func (s *Snapshot) find(f ax.Flow) (*group, *service, ax.Decision) {
 // choose balances over the endpoints of g that the client may reach.
 func (d *Decider) choose(s *Snapshot, f ax.Flow, g *group, svc *service, tried []ax.EndpointID) ax.Decision {
 	var policyBuf [inlinePolicies]*policy
-	policies := matching(s.policies, f.Labels, policyBuf[:0])
+	policies := s.policies.matching(&f, policyBuf[:0])
 	var bufs [2][inlineWords]uint64
 	first, last := makeMask(bufs[0][:], len(g.endpoints)), makeMask(bufs[1][:], len(g.endpoints))
 
@@ -134,6 +137,7 @@ func (d *Decider) choose(s *Snapshot, f ax.Flow, g *group, svc *service, tried [
 		j = judge(policies, f.Labels, &g.classes[g.classOf[i]])
 	}
 	out := ax.Decision{Verdict: ax.Allow, Reason: j.reason, Policy: j.policy, Endpoint: g.endpoints[i], Revision: s.revision}
+	out.Audit = audit(policies, &g.classes[g.classOf[i]])
 	if svc != nil {
 		out.Source = svc.Source
 	}

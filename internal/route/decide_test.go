@@ -60,7 +60,11 @@ func world() route.Delta {
 }
 
 func policy(name string, action ax.PolicyAction, from, to ax.Labels, ports ...uint16) ax.Policy {
-	return ax.Policy{Name: name, Action: action, From: from, To: to, Ports: ports}
+	p := ax.Policy{Name: name, Action: action, From: from.Selector(), To: to.Selector()}
+	for _, port := range ports {
+		p.Ports = append(p.Ports, ax.PortRange{First: port, Last: port})
+	}
+	return p
 }
 
 func TestDecide(t *testing.T) {
@@ -132,7 +136,8 @@ func TestDecide(t *testing.T) {
 		{name: "other port of a serving node's address", labels: prod, dest: "10.0.2.2:22", verdict: ax.Passthrough, reason: ax.ReasonExternal},
 		{name: "a node's address can't be claimed as a whole", labels: prod, dest: "10.0.2.1:22", verdict: ax.Passthrough, reason: ax.ReasonExternal},
 		{name: "external", labels: prod, dest: "93.184.216.34:443", verdict: ax.Passthrough, reason: ax.ReasonExternal},
-		{name: "external is not subject to policies", labels: prod, dest: "93.184.216.34:443", policies: []ax.Policy{denyAll}, verdict: ax.Passthrough, reason: ax.ReasonExternal},
+		{name: "a policy that names no destination covers the outside", labels: prod, dest: "93.184.216.34:443", policies: []ax.Policy{denyAll}, verdict: ax.Deny, reason: ax.ReasonPolicyDeny, policy: "deny-all"},
+		{name: "a policy about servers does not", labels: prod, dest: "93.184.216.34:443", policies: []ax.Policy{policy("p", ax.PolicyDeny, nil, prod)}, verdict: ax.Passthrough, reason: ax.ReasonExternal},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -43,7 +43,7 @@ func Diff(from, to *Snapshot) Delta {
 			d.Nodes = append(d.Nodes, *is)
 		}
 	})
-	d.Policies, d.RemovedPolicies = diffPolicies(from.policies, to.policies)
+	d.Policies, d.RemovedPolicies = diffPolicies(from.policies.all(), to.policies.all())
 	d.sort()
 	return d
 }

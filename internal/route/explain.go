@@ -8,6 +8,7 @@ type Candidate struct {
 	Eligible bool      // the balancer may choose it
 	Reason   ax.Reason // why, or why not
 	Policy   string    // name of the policy that decided, if one did
+	Audit    string    // name of the policy in audit mode that would refuse it, if it may be chosen and one would
 }
 
 // Explain decides a flow as [Decider.Decide] does and shows every endpoint that was looked at. Of several eligible
@@ -21,13 +22,14 @@ func Explain(s *Snapshot, f ax.Flow) (ax.Decision, []Candidate) {
 	if g == nil {
 		return decision, nil
 	}
-	policies := matching(s.policies, f.Labels, nil)
+	policies := s.policies.matching(&f, nil)
 	out := make([]Candidate, len(g.endpoints))
 	best := gone
 	for i, e := range g.endpoints {
 		j := judge(policies, f.Labels, &g.classes[g.classOf[i]])
 		out[i] = Candidate{Endpoint: e, Eligible: j.ok, Reason: j.reason, Policy: j.policy}
 		if j.ok {
+			out[i].Audit = audit(policies, &g.classes[g.classOf[i]])
 			best = max(best, s.standing(e))
 		}
 	}
@@ -35,11 +37,11 @@ func Explain(s *Snapshot, f ax.Flow) (ax.Decision, []Candidate) {
 	for i := range out {
 		c := &out[i]
 		if c.Eligible && (best == gone || s.standing(c.Endpoint) < best) {
-			c.Eligible, c.Reason, c.Policy = false, ax.ReasonStale, ""
+			c.Eligible, c.Reason, c.Policy, c.Audit = false, ax.ReasonStale, "", ""
 		}
 		if c.Eligible && !chosen && decision.Verdict == ax.Allow {
 			chosen = true
-			decision.Endpoint, decision.Reason, decision.Policy = c.Endpoint, c.Reason, c.Policy
+			decision.Endpoint, decision.Reason, decision.Policy, decision.Audit = c.Endpoint, c.Reason, c.Policy, c.Audit
 		}
 	}
 	return decision, out

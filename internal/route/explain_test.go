@@ -47,26 +47,51 @@ func (p pairs) cluster() *route.Snapshot {
 					Labels:  p.labels(), Stale: p.IntN(4) == 0,
 				})
 			}
+			if p.IntN(4) == 0 { // behind the others by id
+				s.Endpoints = append(s.Endpoints, ax.ExternalEndpoint(ax.TCP, netip.AddrPortFrom(p.outside(), port)))
+			}
 			d.Upserts = append(d.Upserts, s)
 		}
 	}
-	for i := range 8 {
-		policy := ax.Policy{Name: fmt.Sprint("p", i), Action: []ax.PolicyAction{ax.PolicyAllow, ax.PolicyDeny}[p.IntN(2)], From: p.selector(), To: p.selector()}
-		if p.IntN(2) > 0 {
-			policy.Ports = []uint16{uint16(80 + p.IntN(3))}
-		}
-		d.Policies = append(d.Policies, policy)
+	for i := range 12 {
+		d.Policies = append(d.Policies, p.policy(fmt.Sprint("p", i)))
 	}
 	return route.Empty().Apply(d).Suspect("n1")
 }
 
-// selector is a label or none, so that policies match often.
-func (p pairs) selector() ax.Labels {
-	if p.IntN(4) == 0 {
-		return nil
+// policy makes one of every kind: that allows, denies or audits, by labels, networks, ports and protocol.
+func (p pairs) policy(name string) ax.Policy {
+	policy := ax.Policy{Name: name, Action: []ax.PolicyAction{ax.PolicyAllow, ax.PolicyDeny}[p.IntN(2)], From: p.selector()}
+	policy.Audit = policy.Action == ax.PolicyDeny && p.IntN(2) == 0
+	if p.IntN(4) > 0 {
+		policy.To = p.selector()
 	}
-	return ax.Labels{[]string{"zone", "tier", "role"}[p.IntN(3)]: fmt.Sprint("v", p.IntN(3))}
+	if p.IntN(3) == 0 {
+		policy.CIDRs = []netip.Prefix{netip.MustParsePrefix("8.8.0.0/16"), netip.MustParsePrefix("10.0.2.0/31")}
+		policy.Except = []netip.Prefix{netip.PrefixFrom(p.outside(), 30).Masked()}
+	}
+	if p.IntN(2) == 0 {
+		policy.Ports = []ax.PortRange{{First: uint16(80 + p.IntN(2)), Last: 81}, {First: 53, Last: 53}}
+	}
+	if p.IntN(4) == 0 {
+		policy.Proto = ax.Protocol(1 + p.IntN(2))
+	}
+	return policy.Canonical()
 }
+
+// selector has a condition or two, of every kind, so that policies match often.
+func (p pairs) selector() (s ax.Selector) {
+	for range 1 + p.IntN(2) {
+		c := ax.Condition{Key: []string{"zone", "tier", "role"}[p.IntN(3)], Op: []ax.SelectorOp{ax.SelectIn, ax.SelectIn, ax.SelectNotIn, ax.SelectExists, ax.SelectAbsent}[p.IntN(5)]}
+		if c.Op == ax.SelectIn || c.Op == ax.SelectNotIn {
+			c.Values = []string{"v0", "v1", "v2"}[p.IntN(2):][:1+p.IntN(2)]
+		}
+		s = append(s, c)
+	}
+	return s
+}
+
+func (p pairs) outside() netip.Addr { return netip.AddrFrom4([4]byte{8, 8, 8, byte(p.IntN(9))}) }
 
 func (p pairs) virtual(n int) netip.Addr { return netip.AddrFrom4([4]byte{1, 1, 1, byte(n)}) }
 
@@ -74,7 +99,7 @@ func (p pairs) flow() ax.Flow {
 	f := ax.Flow{Labels: p.labels(), Proto: ax.TCP}
 	switch p.IntN(12) {
 	case 0:
-		f.Dest = netip.AddrPortFrom(netip.AddrFrom4([4]byte{8, 8, 8, byte(p.IntN(9))}), 53)
+		f.Dest = netip.AddrPortFrom(p.outside(), []uint16{53, 443}[p.IntN(2)])
 	case 1:
 		f.Dest = netip.AddrPortFrom(netip.AddrFrom4([4]byte{1, 1, 2, byte(p.IntN(5))}), 80)
 	case 2:
@@ -125,7 +150,7 @@ func agree(decider *route.Decider, s *route.Snapshot, f ax.Flow, explained ax.De
 		return fmt.Errorf("explained %+v, done %+v", explained, done)
 	}
 	if done.Verdict != ax.Allow {
-		if done.Reason != explained.Reason || done.Policy != explained.Policy {
+		if done.Reason != explained.Reason || done.Policy != explained.Policy || done.Audit != explained.Audit {
 			return fmt.Errorf("explained %s %s, done for %s %s", explained.Reason, explained.Policy, done.Reason, done.Policy)
 		}
 		for _, c := range candidates {
@@ -152,7 +177,7 @@ func agree(decider *route.Decider, s *route.Snapshot, f ax.Flow, explained ax.De
 			return fmt.Errorf("after %v: %+v, but %d may be chosen", tried, d, len(eligible))
 		}
 		c, ok := eligible[d.Endpoint.ID]
-		if !ok || c.Reason != d.Reason || c.Policy != d.Policy {
+		if !ok || c.Reason != d.Reason || c.Policy != d.Policy || c.Audit != d.Audit {
 			return fmt.Errorf("after %v: %s for %s %s; explained %+v", tried, d.Endpoint.ID, d.Reason, d.Policy, c)
 		}
 		tried = append(tried, d.Endpoint.ID)

@@ -2,6 +2,7 @@ package route
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"appswitch.io/internal/ax"
@@ -46,8 +47,9 @@ type class struct {
 	labels []label
 	set    ax.Labels // the same, as a set
 	port   uint16    // the service's own port, whatever address leads to it
-	// External endpoints carry no labels: whoever no policy refuses may reach them.
+	// External endpoints carry no labels: whoever no policy refuses may reach them. Policies see their address.
 	external bool
+	addr     netip.Addr // of an external one
 }
 
 // group is a set of endpoints from which one is chosen.
@@ -69,11 +71,15 @@ func (g *group) class(e *ax.Endpoint) uint32 {
 	if len(g.classes) < maxClasses {
 		for i := range g.classes {
 			c := &g.classes[i]
-			if c.port == e.Service.Port() && c.external == e.External && len(c.labels) == len(e.Labels) && contained(c.labels, e.Labels) {
+			if c.port == e.Service.Port() && c.external == e.External && (!e.External || c.addr == plain(e.Host.Addr())) && len(c.labels) == len(e.Labels) && contained(c.labels, e.Labels) {
 				return uint32(i)
 			}
 		}
 	}
-	g.classes = append(g.classes, class{labels: labelsOf(e.Labels), set: e.Labels, port: e.Service.Port(), external: e.External})
+	c := class{labels: labelsOf(e.Labels), set: e.Labels, port: e.Service.Port(), external: e.External}
+	if e.External {
+		c.addr = plain(e.Host.Addr())
+	}
+	g.classes = append(g.classes, c)
 	return uint32(len(g.classes) - 1)
 }

@@ -15,7 +15,7 @@ type Snapshot struct {
 	hosts    cowMap[hostKey, *host]      // the endpoints of services, by real address
 	addrs    cowMap[netip.Addr, address] // what is known of an address as a whole
 	nodes    cowMap[ax.NodeName, *ax.Node]
-	policies []*policy // sorted by comparePolicies
+	policies *policySet // nil: none
 	suspects map[ax.NodeName]struct{}
 }
 
@@ -129,7 +129,7 @@ type Size struct{ Services, Hosts, Addresses, Nodes, Policies int }
 
 // Size returns the size of the snapshot.
 func (s *Snapshot) Size() Size {
-	return Size{Services: s.services.len, Hosts: s.hosts.len, Addresses: s.addrs.len, Nodes: s.nodes.len, Policies: len(s.policies)}
+	return Size{Services: s.services.len, Hosts: s.hosts.len, Addresses: s.addrs.len, Nodes: s.nodes.len, Policies: len(s.policies.all())}
 }
 
 // Suspect returns the snapshot with a new set of nodes that gossip holds for failed: their endpoints are a last

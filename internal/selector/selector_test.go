@@ -28,6 +28,12 @@ func TestMatches(t *testing.T) {
 		"!role":                      false,
 		"role=prod,tier=back":        false,
 		"role=prod,tier!=back,!zone": true,
+		"role in (test, prod),tier":  true,
+		"role in (test)":             false,
+		"role notin (test,dev)":      true,
+		"role notin (prod,dev)":      false,
+		"zone notin (east)":          true,
+		"zone in (east,west)":        false,
 	} {
 		s, err := Parse(text)
 		if err != nil {
@@ -42,7 +48,7 @@ func TestMatches(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	long := strings.Repeat("k", 64)
-	for _, text := range []string{",", "role=prod,", "=", "=v", "k=", "k!=", "!", "!=v", "!k=v", "k=v=w", "k===v", "!!k", "a b", "k=v w", "k in (a)", long, "k=" + long,
+	for _, text := range []string{",", "role=prod,", "=", "=v", "k=", "k!=", "!", "!=v", "!k=v", "k=v=w", "k===v", "!!k", "a b", "k=v w", "k in ()", "k in (a", "k in a)", "k of (a)", "k in (a,,b)", "in (a)", "k=(a,b)", "k in (a b)", long, "k=" + long,
 		strings.Repeat("k,", MaxTerms) + "k"} {
 		if s, err := Parse(text); err == nil {
 			t.Errorf("Parse(%q) = %+v, want an error", text, s)

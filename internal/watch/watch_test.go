@@ -320,7 +320,7 @@ func TestDiffAndApplyAgree(t *testing.T) {
 				{Value: ax.App{ID: ax.AppID(name), Name: version, Labels: ax.Labels{"k": version}}},
 				{Value: ax.Endpoint{ID: ax.EndpointID(name), Service: service, Name: version}},
 				{Value: ax.VirtualService{Name: name, Addr: addr(i), Backends: []ax.Backend{{Addr: addr(i), Weight: 1}}}},
-				{Value: ax.Policy{Name: name, Action: ax.PolicyDeny, Ports: []uint16{uint16(i)}}},
+				{Value: ax.Policy{Name: name, Action: ax.PolicyDeny, Ports: []ax.PortRange{{First: uint16(i), Last: uint16(i)}}}},
 				{Value: ax.Claim{Addr: addr(i), Name: version}},
 			}})
 		}

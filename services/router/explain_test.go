@@ -26,7 +26,7 @@ func explainRig(t *testing.T) *rig {
 		put(app("0000000a", "web", "1.1.1.1", prod)), put(app("0000000b", "cron", "1.1.1.2", test)), put(app("0000000c", "both", "1.1.1.3", test)), put(app("0000000d", "both", "1.1.1.4", prod)),
 		put(endpoint(1, "1.1.1.1:80", prod)), put(endpoint(2, "1.1.1.1:80", test)), put(endpoint(3, "1.1.1.4:80", zone)), put(endpoint(4, "1.1.1.5:80", zone)),
 		put(ax.Claim{Addr: addr("198.18.0.1"), Name: "gone"}),
-		put(ax.Policy{Name: "no-five", Action: ax.PolicyDeny, Ports: []uint16{5}}),
+		put(ax.Policy{Name: "no-five", Action: ax.PolicyDeny, Ports: []ax.PortRange{{First: 5, Last: 5}}}),
 		put(endpoint(5, "1.1.1.1:5", prod)),
 	)
 	n := r.node(t)

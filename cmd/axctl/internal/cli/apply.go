@@ -30,9 +30,17 @@ const manifestHelp = `A file holds YAML documents, separated by lines of '---':
   kind: Policy
   name: no-test-in-prod
   action: deny
-  from: {role: test}
+  from: {role: test}            # or text, as -l takes it: "role in (test,dev),tier!=front"
   to: {role: prod}
-  ports: [5432]
+  ports: [5432, 8000-8100]
+  protocol: tcp                 # or udp; both, if left out
+  audit: true                   # tell what it would deny, and deny nothing
+  ---
+  kind: Policy
+  name: no-internet
+  action: deny
+  toCidrs: [0.0.0.0/0, "::/0"]  # addresses outside AppSwitch
+  exceptCidrs: [10.0.0.0/8]
 
 A document says all there is to say: what it leaves out gets its default.`
 

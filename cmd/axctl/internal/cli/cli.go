@@ -1,7 +1,7 @@
 // Package cli is the command line: what `axctl` and its link `ax` understand.
 //
 // Invariant: results go to standard output, everything else to standard error, and the exit status is 0 for success,
-// 1 for failure (of diff: differences), 2 for a command line that can't be understood (the message then names the nearest
+// 1 for failure (of diff and policy replay: differences), 2 for a command line that can't be understood (the message then names the nearest
 // thing that can). What runs another program ends as that does.
 // Commands hold no logic of the product: they ask the daemon over REST and write what it says.
 // Start reading at [Main].
@@ -111,7 +111,7 @@ underneath, and only where their labels allow it. Nothing about the programs cha
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	group(root)
 	root.AddCommand(
-		newDaemon(), newRun(), newExec(), newGet(), newCreate(), newDelete(), newApply(), newDiff(), newExplain(), newObserve(), newTop(),
+		newDaemon(), newRun(), newExec(), newGet(), newCreate(), newDelete(), newApply(), newDiff(), newPolicy(), newExplain(), newObserve(), newTop(),
 		newStatus(), newConnectivity(), newSysdump(), newConfig(), newCheck(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())

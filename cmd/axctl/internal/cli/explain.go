@@ -133,12 +133,16 @@ func writeExplanation(w io.Writer, reply *routerv1.ExplainResponse) error {
 		return servers.compare(a.GetEndpoint(), b.GetEndpoint())
 	})
 	decision := strings.ToLower(strings.TrimPrefix(reply.GetVerdict().String(), "VERDICT_"))
-	if err := output.Fields(w,
-		[2]string{"Destination", output.Address(reply.GetDestination())},
-		[2]string{"Decision", fmt.Sprintf("%s (%s)", decision, reply.GetReason())},
-		[2]string{"Client gets", outcome(reply)},
-		[2]string{"Revision", revision(reply)},
-	); err != nil {
+	fields := [][2]string{
+		{"Destination", output.Address(reply.GetDestination())},
+		{"Decision", fmt.Sprintf("%s (%s)", decision, reply.GetReason())},
+		{"Client gets", outcome(reply)},
+		{"Revision", revision(reply)},
+	}
+	if audit := reply.GetAuditPolicy(); audit != "" {
+		fields = slices.Insert(fields, 2, [2]string{"Audit", "policy " + audit + " would refuse it"})
+	}
+	if err := output.Fields(w, fields...); err != nil {
 		return err
 	}
 	if len(candidates) == 0 {

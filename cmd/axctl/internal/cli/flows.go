@@ -15,6 +15,7 @@ import (
 
 	"appswitch.io/cmd/axctl/internal/api"
 	"appswitch.io/cmd/axctl/internal/output"
+	"appswitch.io/internal/ax"
 	"appswitch.io/internal/selector"
 	nodeagentv1 "appswitch.io/proto/gen/appswitch/nodeagent/v1"
 	"github.com/spf13/cobra"
@@ -33,6 +34,9 @@ type flowFlags struct {
 // verdictNames are what --verdict takes, and what the contract calls it.
 var verdictNames = map[string]string{"allow": "VERDICT_ALLOW", "deny": "VERDICT_DENY", "passthrough": "VERDICT_PASSTHROUGH"}
 
+// verdictAudit is what --verdict takes beside them: carried out, though a policy in audit mode would refuse it.
+const verdictAudit = "audit"
+
 // maxDestinations is how many a request may name.
 const maxDestinations = 64
 
@@ -40,7 +44,7 @@ func (f *flowFlags) add(cmd *cobra.Command, flags *clientFlags) {
 	fs := cmd.Flags()
 	fs.StringVar(&f.app, "app", "", "only connects of an `app`, by its name or id")
 	fs.StringSliceVar(&f.to, "to", nil, "only connects to a `destination`: ADDRESS, ADDRESS:PORT, :PORT, NAME or NAME:PORT; several by comma")
-	fs.StringSliceVar(&f.verdicts, "verdict", nil, "only those with a `verdict`: allow, deny, passthrough; several by comma")
+	fs.StringSliceVar(&f.verdicts, "verdict", nil, "only those with a `verdict`: allow, deny, passthrough, audit; several by comma")
 	fs.BoolVar(&f.retried, "retried", false, "only those that met a server that refused, and were retried")
 	fs.VarP(&f.selector, "selector", "l", "only those of apps whose labels match: k=v, k!=v, k, !k, several by comma")
 	_ = cmd.RegisterFlagCompletionFunc("app", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -49,7 +53,7 @@ func (f *flowFlags) add(cmd *cobra.Command, flags *clientFlags) {
 	_ = cmd.RegisterFlagCompletionFunc("to", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return destinationNames(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp
 	})
-	_ = cmd.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions([]string{"allow", "deny", "passthrough"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions([]string{"allow", "deny", "passthrough", verdictAudit}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("selector", cobra.NoFileCompletions)
 }
 
@@ -60,9 +64,14 @@ func (f *flowFlags) query(lookup func(name string) ([]string, error)) (url.Value
 		query.Set("app", f.app)
 	}
 	for _, v := range f.verdicts {
-		name, ok := verdictNames[strings.ToLower(strings.TrimSpace(v))]
+		v := strings.ToLower(strings.TrimSpace(v))
+		if v == verdictAudit {
+			query.Set("audited", "true")
+			continue
+		}
+		name, ok := verdictNames[v]
 		if !ok {
-			return nil, usagef("--verdict %q: want allow, deny or passthrough", v)
+			return nil, usagef("--verdict %q: want allow, deny, passthrough or audit", v)
 		}
 		query.Add("verdicts", name)
 	}
@@ -227,6 +236,9 @@ func followFlows(ctx context.Context, client *api.Client, query url.Values, once
 
 // decision writes a verdict as its flag takes it.
 func decision(f *nodeagentv1.Flow) string {
+	if f.GetAuditPolicy() != "" {
+		return verdictAudit
+	}
 	return strings.ToLower(strings.TrimPrefix(f.GetVerdict().String(), "VERDICT_"))
 }
 
@@ -236,6 +248,14 @@ func flowApp(f *nodeagentv1.Flow) string {
 		return name
 	}
 	return f.GetAppId()
+}
+
+// flowReason writes why; of what a policy in audit mode would refuse, why it would.
+func flowReason(f *nodeagentv1.Flow) string {
+	if f.GetAuditPolicy() != "" {
+		return ax.ReasonPolicyDeny.By(f.GetAuditPolicy())
+	}
+	return f.GetReason()
 }
 
 // flowResult is what the application was told.
@@ -250,7 +270,7 @@ func flowTone(f *nodeagentv1.Flow) output.Tone {
 	switch {
 	case decision(f) == "deny":
 		return output.Bad
-	case f.GetRetries() > 0 || f.GetErrno() != "" && f.GetErrno() != "EINPROGRESS":
+	case decision(f) == verdictAudit || f.GetRetries() > 0 || f.GetErrno() != "" && f.GetErrno() != "EINPROGRESS":
 		return output.Doubtful
 	case decision(f) == "allow":
 		return output.Good

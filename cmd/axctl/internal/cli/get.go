@@ -22,7 +22,7 @@ import (
 func newGet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get",
-		Short: "List applications, servers, sockets, virtual services, nodes and proxies",
+		Short: "List applications, servers, sockets, virtual services, policies, nodes and proxies",
 		Example: `  ax get apps
   ax get servers -o wide
   ax get apps -l role=prod -w
@@ -33,7 +33,7 @@ func newGet() *cobra.Command {
 	flags := addClientFlags(cmd)
 	cmd.AddCommand(
 		apps.command(flags), servers.command(flags), sockets.command(flags),
-		virtualServices.command(flags), nodes.command(flags), proxies.command(flags),
+		virtualServices.command(flags), nodes.command(flags), proxies.command(flags), policies.command(flags),
 	)
 	return cmd
 }

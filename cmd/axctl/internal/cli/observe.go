@@ -30,10 +30,12 @@ func newObserve() *cobra.Command {
 		Long: `Show the connects of this node's applications as they are decided, until Ctrl-C: who connects where, the decision and its
 reason, the real address, what the program was told, and how many servers had refused before.
 
+What a policy in audit mode would refuse has the verdict audit, and that policy as its reason; it is carried out all the same.
 The agent keeps the last 1024: --last and --since show those first, and --follow=false nothing else. With -o json there is
 an object to a line. If connects come faster than they can be shown some are left out, and it says how many.`,
 		Example: `  ax observe
   ax observe --verdict deny                    what is refused, and why
+  ax observe --verdict audit                   what a policy in audit mode would refuse
   ax observe --app web --to :6379              connects of an app to a port
   ax observe --last 20 --follow=false          the last 20
   ax observe --since 5m -l role=prod -o json | jq -r .flow.reason | sort | uniq -c`,
@@ -127,7 +129,7 @@ func flowTable(wide bool) *streamedTable {
 		{Name: "PROTO", Value: func(f *flow) string { return output.Proto(f.GetProtocol()) }},
 		{Name: "DESTINATION", Value: func(f *flow) string { return output.Address(f.GetDestination()) }},
 		{Name: "VERDICT", Value: decision, Tone: flowTone},
-		{Name: "REASON", Value: (*flow).GetReason},
+		{Name: "REASON", Value: flowReason},
 		{Name: "IPV4ADDR", Value: func(f *flow) string { return output.Address(f.GetHostAddress()) }},
 		{Name: "RESULT", Value: flowResult, Tone: flowTone},
 		{Name: "RETRIES", Value: func(f *flow) string { return strconv.FormatUint(uint64(f.GetRetries()), 10) }},

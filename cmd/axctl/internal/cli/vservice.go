@@ -16,12 +16,14 @@ import (
 
 func newCreate() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "create",
-		Short:   "Create a resource",
-		Example: `  ax create vservice --ip 1.1.1.1 --backends 10.0.2.15 --ports 80:8000 myvsvc`,
+		Use:   "create",
+		Short: "Create a resource",
+		Example: `  ax create vservice --ip 1.1.1.1 --backends 10.0.2.15 --ports 80:8000 myvsvc
+  ax create policy only-shop-pays --action deny --from 'role!=shop' --to role=payment`,
 	}
 	group(cmd)
-	cmd.AddCommand(newCreateVirtualService(addClientFlags(cmd)))
+	flags := addClientFlags(cmd)
+	cmd.AddCommand(newCreateVirtualService(flags), newCreatePolicy(flags))
 	return cmd
 }
 
@@ -31,10 +33,12 @@ func newDelete() *cobra.Command {
 		Aliases: []string{"del"},
 		Short:   "Delete a resource",
 		Example: `  ax delete vservice myvsvc
-  ax del vservice myvsvc another`,
+  ax del vservice myvsvc another
+  ax delete policy only-shop-pays`,
 	}
 	group(cmd)
-	cmd.AddCommand(newDeleteVirtualService(addClientFlags(cmd)))
+	flags := addClientFlags(cmd)
+	cmd.AddCommand(newDeleteVirtualService(flags), newDeletePolicy(flags))
 	return cmd
 }
 

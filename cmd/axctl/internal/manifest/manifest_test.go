@@ -48,6 +48,19 @@ from: &test {role: test, count: 7}
 to: *test
 ports: 5432
 ---
+kind: Policy
+name: full
+action: deny
+from: tier!=front, role in (test, dev)
+to: {role: prod}
+toSelector: zone
+toCidrs: ["::/0", 10.0.0.0/8]
+exceptCidrs: 10.1.0.0/16
+ports: [8000-8100, 443]
+portRanges: [{first: 9000, last: 9001}]
+protocol: PROTOCOL_TCP
+audit: true
+---
 kind: VirtualService
 name: plain
 ip:
@@ -72,7 +85,14 @@ weights: {}
 				{Addr: netip.MustParseAddr("2001:db8::1"), External: true, Weight: 1},
 			},
 		},
-		ax.Policy{Name: "123", Action: ax.PolicyDeny, From: labels, To: labels, Ports: []uint16{5432}},
+		ax.Policy{Name: "123", Action: ax.PolicyDeny, From: labels.Selector(), To: labels.Selector(), Ports: []ax.PortRange{{First: 5432, Last: 5432}}},
+		ax.Policy{
+			Name: "full", Action: ax.PolicyDeny, Audit: true, Proto: ax.TCP,
+			From:  ax.Selector{{Key: "role", Op: ax.SelectIn, Values: []string{"dev", "test"}}, {Key: "tier", Op: ax.SelectNotIn, Values: []string{"front"}}},
+			To:    ax.Selector{{Key: "role", Op: ax.SelectIn, Values: []string{"prod"}}, {Key: "zone", Op: ax.SelectExists}},
+			CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::/0")}, Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
+			Ports: []ax.PortRange{{First: 443, Last: 443}, {First: 8000, Last: 8100}, {First: 9000, Last: 9001}},
+		},
 		ax.VirtualService{Name: "plain", Balancer: ax.Random, Backends: []ax.Backend{{Addr: netip.MustParseAddr("2.2.2.2"), Weight: 1}}},
 	}
 	for i, o := range objects {
@@ -136,8 +156,18 @@ name: "a\nb"`, `f.yaml: document 1, line 2: name: "a\nb": want letters, digits`}
 		{"kind: Policy\naction: deny", "f.yaml: document 1, line 1: name: missing"},
 		{"kind: Policy\nname: p", `f.yaml: document 1, line 1: action: "": want allow or deny`},
 		{"kind: Policy\nname: p\naction: drop", `f.yaml: document 1, line 3: action: "drop": want allow or deny`},
-		{pol + "form: {a: b}", `f.yaml: document 1, line 4: unknown field "form" of Policy: it has kind, name, action, from, to, ports`},
-		{pol + "from: a=b", `f.yaml: document 1, line 4: from: want fields, such as 'name: value', not "a=b"`},
+		{pol + "form: {a: b}", `f.yaml: document 1, line 4: unknown field "form" of Policy: it has kind, name, action, from, to, toCidrs, exceptCidrs, ports, protocol, audit`},
+		{pol + "from: a=", `f.yaml: document 1, line 4: from: selector "a=": want k=v, k!=v`},
+		{pol + "from: [a]", "from: want one value, not a list"},
+		{pol + "from: {a: b}\nfromSelector: a=c", `f.yaml: document 1, line 4: from: label "a" can't be "b" and "c"`},
+		{pol + "toCidrs: [10.0.0.1/8]", `f.yaml: document 1, line 4: toCidrs[0]: "10.0.0.1/8": the address has bits beyond the network's: want 10.0.0.0/8`},
+		{pol + "toCidrs: [example.org]", `toCidrs[0]: "example.org": want a network such as 10.0.0.0/8`},
+		{pol + "exceptCidrs: [10.0.0.0/8]", "f.yaml: document 1, line 4: exceptCidrs: 10.0.0.0/8 is in none of the networks of toCidrs"},
+		{pol + "protocol: sctp", `protocol: "sctp": want tcp or udp`},
+		{pol + "audit: maybe", `audit: "maybe": want true or false`},
+		{"kind: Policy\nname: p\naction: allow\naudit: true", "f.yaml: document 1, line 4: audit: only a policy that denies can be audited"},
+		{pol + "ports: [90-80]", `ports[0]: "90-80": the range ends before it begins`},
+		{pol + "portRanges: [{from: 1}]", `unknown field "from" of portRanges`},
 		{pol + "from: {a: [b]}", "from.a: want one value, not a list"},
 		{pol + "to: {a: ''}", `f.yaml: document 1, line 4: to: label "a=": key and value must not be empty`},
 		{pol + "ports: [http]", `f.yaml: document 1, line 4: ports[0]: "http": want a port from 1 to 65535`},
@@ -197,9 +227,15 @@ func TestWrite(t *testing.T) {
 			}
 			v.Backends = append(v.Backends, backend)
 		}
-		p := ax.Policy{Name: "no", Action: ax.PolicyAction(1 + r.IntN(2)), From: ax.Labels{}, To: ax.Labels{}}
+		p := ax.Policy{Name: "no", Action: ax.PolicyAction(1 + r.IntN(2))}
 		if r.IntN(2) == 0 {
-			p.From, p.To, p.Ports = ax.Labels{"yes": "no", "n": "1e3"}, ax.Labels{"~": "null"}, []uint16{80}
+			p.From, p.To, p.Ports = ax.Labels{"yes": "no", "n": "1e3"}.Selector(), ax.Labels{"~": "null"}.Selector(), []ax.PortRange{{First: 80, Last: 80}}
+		}
+		if r.IntN(2) == 0 {
+			p.From = ax.Selector{{Key: "n", Op: ax.SelectNotIn, Values: []string{"1e3", "no"}}, {Key: "yes", Op: ax.SelectAbsent}}
+			p.Ports = []ax.PortRange{{First: 8000, Last: 8100}}
+			p.CIDRs, p.Except = []netip.Prefix{netip.MustParsePrefix("::/0")}, []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}
+			p.Proto, p.Audit = ax.UDP, p.Action == ax.PolicyDeny
 		}
 		var file bytes.Buffer
 		for _, value := range []any{v, p} {

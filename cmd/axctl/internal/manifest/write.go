@@ -22,12 +22,16 @@ type (
 		SourceIP        string   `yaml:"sourceIp,omitempty"`
 	}
 	policyDocument struct {
-		Kind   string            `yaml:"kind"`
-		Name   string            `yaml:"name"`
-		Action string            `yaml:"action"`
-		From   map[string]string `yaml:"from,omitempty"`
-		To     map[string]string `yaml:"to,omitempty"`
-		Ports  []uint16          `yaml:"ports,omitempty"`
+		Kind        string   `yaml:"kind"`
+		Name        string   `yaml:"name"`
+		Action      string   `yaml:"action"`
+		From        any      `yaml:"from,omitempty"`
+		To          any      `yaml:"to,omitempty"`
+		ToCIDRs     []string `yaml:"toCidrs,omitempty"`
+		ExceptCIDRs []string `yaml:"exceptCidrs,omitempty"`
+		Ports       []any    `yaml:"ports,omitempty"`
+		Protocol    string   `yaml:"protocol,omitempty"`
+		Audit       bool     `yaml:"audit,omitempty"`
 	}
 )
 
@@ -37,11 +41,7 @@ func Write(value any) ([]byte, error) {
 	case ax.VirtualService:
 		return marshal(writeVirtualService(v))
 	case ax.Policy:
-		out := policyDocument{Kind: KindPolicy, Name: v.Name, Action: "allow", From: v.From, To: v.To, Ports: v.Ports}
-		if v.Action == ax.PolicyDeny {
-			out.Action = "deny"
-		}
-		return marshal(out)
+		return marshal(writePolicy(v))
 	}
 	return nil, fmt.Errorf("%T has no document", value)
 }
@@ -78,4 +78,37 @@ func writeVirtualService(v ax.VirtualService) virtualServiceDocument {
 		out.Ports = append(out.Ports, fmt.Sprintf("%d:%d", m.Virtual, m.Backend))
 	}
 	return out
+}
+
+func writePolicy(p ax.Policy) policyDocument {
+	out := policyDocument{Kind: KindPolicy, Name: p.Name, Action: p.Action.String(), From: writeSelector(p.From), To: writeSelector(p.To), Audit: p.Audit}
+	for _, c := range p.CIDRs {
+		out.ToCIDRs = append(out.ToCIDRs, c.String())
+	}
+	for _, c := range p.Except {
+		out.ExceptCIDRs = append(out.ExceptCIDRs, c.String())
+	}
+	for _, r := range p.Ports {
+		if r.First == r.Last {
+			out.Ports = append(out.Ports, r.First)
+			continue
+		}
+		out.Ports = append(out.Ports, r.String())
+	}
+	if p.Proto != 0 {
+		out.Protocol = p.Proto.String()
+	}
+	return out
+}
+
+// writeSelector writes labels as fields, and as text what is more than that.
+func writeSelector(s ax.Selector) any {
+	exact, rest := s.Split()
+	switch {
+	case len(s) == 0:
+		return nil
+	case len(rest) == 0:
+		return map[string]string(exact)
+	}
+	return s.String()
 }

@@ -237,6 +237,11 @@ func Candidates() Columns[*routerv1.Candidate] {
 		{Name: "APPID", Value: func(c *candidate) string { return c.GetEndpoint().GetAppId() }},
 		{Name: "LABELS", Value: func(c *candidate) string { return ax.Labels(c.GetEndpoint().GetLabels()).String() }},
 		{Name: "ELIGIBLE", Value: func(c *candidate) string { return yesNo(c.GetEligible()) }, Tone: func(c *candidate) Tone { return goodIf(c.GetEligible()) }},
-		{Name: "REASON", Value: (*candidate).GetReason},
+		{Name: "REASON", Value: func(c *candidate) string {
+			if audit := c.GetAuditPolicy(); audit != "" {
+				return c.GetReason() + ", audit: " + audit
+			}
+			return c.GetReason()
+		}},
 	}
 }

@@ -143,6 +143,29 @@ func (b *backend) ApplyPolicy(_ context.Context, req *registryv1.ApplyPolicyRequ
 	return &registryv1.ApplyPolicyResponse{Policy: p, Outcome: registryv1.ApplyOutcome_APPLY_OUTCOME_CREATED}, nil
 }
 
+func (b *backend) GetPolicy(_ context.Context, req *registryv1.GetPolicyRequest) (*registryv1.GetPolicyResponse, error) {
+	return &registryv1.GetPolicyResponse{Policy: &typev1.Policy{Name: req.GetName(), Action: typev1.PolicyAction_POLICY_ACTION_DENY}}, nil
+}
+
+func (b *backend) CreatePolicy(_ context.Context, req *registryv1.CreatePolicyRequest) (*registryv1.CreatePolicyResponse, error) {
+	if req.GetPolicy().GetName() == "taken" {
+		return nil, rpc.Errorf(codes.AlreadyExists, "a policy %q exists", "taken")
+	}
+	return &registryv1.CreatePolicyResponse{Policy: req.GetPolicy(), Revision: 16}, nil
+}
+
+// ReplayPolicies finds each flow changed.
+func (b *backend) ReplayPolicies(_ context.Context, req *routerv1.ReplayPoliciesRequest) (*routerv1.ReplayPoliciesResponse, error) {
+	resp := &routerv1.ReplayPoliciesResponse{Revision: 17}
+	for range req.GetFlows() {
+		resp.Flows = append(resp.Flows, &routerv1.ReplayedFlow{
+			Present: &routerv1.RouteResponse{Verdict: routerv1.Verdict_VERDICT_ALLOW}, Changed: true,
+			Draft: &routerv1.RouteResponse{Verdict: routerv1.Verdict_VERDICT_DENY, Reason: "policy-deny: " + req.GetPolicies()[0].GetName()},
+		})
+	}
+	return resp, nil
+}
+
 func (b *backend) ListPolicies(context.Context, *registryv1.ListPoliciesRequest) (*registryv1.ListPoliciesResponse, error) {
 	return &registryv1.ListPoliciesResponse{Policies: []*typev1.Policy{{Name: "p", Action: typev1.PolicyAction_POLICY_ACTION_DENY}}}, nil
 }

@@ -95,6 +95,11 @@ func TestLifeOfAVirtualService(t *testing.T) {
 		{"PUT", "/v1/vservices/web", `{"sessionAffinity":"soon"}`, 400, 3, "invalid google.protobuf.Duration"},
 		{"PUT", "/v1/policies/p", `{"action":"POLICY_ACTION_DENY"}`, 200, 0, `"name":"p"`},
 		{"GET", "/v1/policies", "", 200, 0, `"POLICY_ACTION_DENY"`},
+		{"GET", "/v1/policies/p", "", 200, 0, `"fromSelector":""`},
+		{"POST", "/v1/policies", `{"name":"q","action":"POLICY_ACTION_DENY","from":{"role":"test"},"toCidrs":["10.0.0.0/8"],"portRanges":[{"first":80,"last":90}],"audit":true}`, 200, 0, `"audit":true`},
+		{"POST", "/v1/policies", `{"name":"taken"}`, 409, 6, "exists"},
+		{"POST", "/v1/policies", `{"name":"q","form":{}}`, 400, 3, `"form"`},
+		{"POST", "/v1/policies:replay", `{"policies":[{"name":"d"}],"flows":[{"destination":{"ip":"1.1.1.1","port":80}}]}`, 200, 0, `"policy-deny: d"`},
 		{"DELETE", "/v1/policies/p", "", 404, 5, "no policy"},
 		{"DELETE", "/v1/vservices/web", "", 200, 0, `"14"`},
 		{"DELETE", "/v1/vservices/web", "", 404, 5, "does not exist"},
@@ -161,7 +166,7 @@ func TestOwnPages(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &doc); err != nil || code != 200 || doc.Info.Title != "AppSwitch" || doc.Info.Version == "version not set" {
 		t.Fatalf("openapi: %d, %v, %+v", code, err, doc.Info)
 	}
-	for _, p := range []string{"/v1/nodes", "/v1/apps", "/v1/servers", "/v1/sockets", "/v1/proxies", "/v1/vservices", "/v1/vservices/{name}", "/v1/policies", "/v1/policies/{name}", "/v1/explain", "/v1/flows"} {
+	for _, p := range []string{"/v1/nodes", "/v1/apps", "/v1/servers", "/v1/sockets", "/v1/proxies", "/v1/vservices", "/v1/vservices/{name}", "/v1/policies", "/v1/policies/{name}", "/v1/policies:replay", "/v1/explain", "/v1/flows"} {
 		if doc.Paths[p] == nil {
 			t.Errorf("the description lacks %s", p)
 		}

@@ -36,6 +36,8 @@ type Flow struct {
 	Dest    netip.AddrPort // as the application gave it, unmapped
 	Verdict ax.Verdict
 	Reason  ax.Reason
+	Policy  string         // that decided, if one did
+	Audit   string         // policy in audit mode that would have refused what was carried out, if one would
 	Host    netip.AddrPort // real address connected to, if any
 	Errno   syscall.Errno  // given to the application; 0 for success
 	Retries int            // endpoints that refused before this one
@@ -104,7 +106,7 @@ func (l *Log) Add(f Flow) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.metrics.count(f.Verdict, f.Reason)
+	l.metrics.count(&f)
 	l.ring[l.added%Kept] = f
 	l.added++
 	for w := range l.watchers {

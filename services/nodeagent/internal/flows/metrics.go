@@ -7,8 +7,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// maxOutcomes bounds the label values of the metric; the vocabulary has far fewer.
-const maxOutcomes = 64
+// Limits of the metrics' label values.
+const (
+	maxOutcomes = 64  // the vocabulary has far fewer
+	maxPolicies = 256 // names of policies; the flows of others count as those of "other"
+)
 
 type outcome struct {
 	verdict ax.Verdict
@@ -17,8 +20,10 @@ type outcome struct {
 
 type metrics struct {
 	connects *prometheus.CounterVec
+	policies *prometheus.CounterVec
 	missed   prometheus.Counter
 	outcomes map[outcome]prometheus.Counter // those met so far; the log's lock guards it
+	names    map[string]struct{}            // of policies met so far; likewise
 }
 
 // usual are the outcomes that are there from the start, so that their rates are known to be zero before.
@@ -33,11 +38,15 @@ func newMetrics() *metrics {
 			Name: "appswitch_nodeagent_connects_total",
 			Help: "Connects of applications by how they were decided.",
 		}, []string{"verdict", "reason"}),
+		policies: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "appswitch_nodeagent_policy_flows_total",
+			Help: "Flows that a policy decided, by its name and what it did: allow, deny, or audit, which only tells what would be refused.",
+		}, []string{"policy", "outcome"}),
 		missed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "appswitch_nodeagent_flows_missed_total",
 			Help: "Flows left out for watchers that were too slow.",
 		}),
-		outcomes: map[outcome]prometheus.Counter{},
+		outcomes: map[outcome]prometheus.Counter{}, names: map[string]struct{}{},
 	}
 	for _, o := range usual {
 		m.outcomes[o] = m.connects.WithLabelValues(o.verdict.String(), string(o.reason))
@@ -46,10 +55,21 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) register(r prometheus.Registerer) error {
-	return errors.Join(r.Register(m.connects), r.Register(m.missed))
+	return errors.Join(r.Register(m.connects), r.Register(m.policies), r.Register(m.missed))
 }
 
-func (m *metrics) count(v ax.Verdict, r ax.Reason) {
+func (m *metrics) count(f *Flow) {
+	if f.Policy != "" {
+		outcome := "allow"
+		if f.Verdict == ax.Deny {
+			outcome = "deny"
+		}
+		m.countPolicy(f.Policy, outcome)
+	}
+	if f.Audit != "" {
+		m.countPolicy(f.Audit, "audit")
+	}
+	v, r := f.Verdict, f.Reason
 	c, ok := m.outcomes[outcome{v, r}]
 	if !ok {
 		if len(m.outcomes) >= maxOutcomes {
@@ -60,4 +80,15 @@ func (m *metrics) count(v ax.Verdict, r ax.Reason) {
 		m.outcomes[outcome{v, r}] = c
 	}
 	c.Inc()
+}
+
+func (m *metrics) countPolicy(name, outcome string) {
+	if _, known := m.names[name]; !known {
+		if len(m.names) >= maxPolicies {
+			name = "other"
+		} else {
+			m.names[name] = struct{}{}
+		}
+	}
+	m.policies.WithLabelValues(name, outcome).Inc()
 }

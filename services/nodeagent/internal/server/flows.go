@@ -79,14 +79,14 @@ func filterFrom(req *nodeagentv1.WatchFlowsRequest, now time.Time) (flows.Filter
 		}
 		to = append(to, d)
 	}
-	app, verdicts, retried := req.GetApp(), req.GetVerdicts(), req.GetRetried()
+	app, verdicts, audited, retried := req.GetApp(), req.GetVerdicts(), req.GetAudited(), req.GetRetried()
 	if slices.Contains(verdicts, routerv1.Verdict_VERDICT_UNSPECIFIED) {
 		return filter, fmt.Errorf("verdicts: want VERDICT_ALLOW, VERDICT_DENY or VERDICT_PASSTHROUGH")
 	}
 	filter.Match = func(f *flows.Flow) bool {
 		return (app == "" || app == string(f.App) || app == f.Name) &&
 			(len(to) == 0 || slices.ContainsFunc(to, func(d netip.AddrPort) bool { return reaches(d, f.Dest) })) &&
-			(len(verdicts) == 0 || slices.Contains(verdicts, axpb.Verdict(f.Verdict))) &&
+			(len(verdicts) == 0 && !audited || slices.Contains(verdicts, axpb.Verdict(f.Verdict)) || audited && f.Audit != "") &&
 			(!retried || f.Retries > 0) && labels.Matches(f.Labels)
 	}
 	return filter, nil
@@ -116,8 +116,8 @@ func reaches(selected, dest netip.AddrPort) bool {
 func flow(f flows.Flow) *nodeagentv1.Flow {
 	out := &nodeagentv1.Flow{
 		Time: timestamppb.New(f.Time), AppId: string(f.App), Protocol: axpb.Protocol(f.Proto), Destination: axpb.AddrPort(f.Dest),
-		Verdict: axpb.Verdict(f.Verdict), Reason: string(f.Reason), HostAddress: axpb.AddrPort(f.Host), Retries: uint32(f.Retries),
-		AppName: f.Name, Labels: f.Labels,
+		Verdict: axpb.Verdict(f.Verdict), Reason: f.Reason.By(f.Policy), HostAddress: axpb.AddrPort(f.Host), Retries: uint32(f.Retries),
+		AppName: f.Name, Labels: f.Labels, Policy: f.Policy, AuditPolicy: f.Audit,
 	}
 	if f.Errno != 0 {
 		out.Errno = unix.ErrnoName(f.Errno)

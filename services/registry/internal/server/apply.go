@@ -8,10 +8,8 @@ import (
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/axpb"
-	"appswitch.io/internal/rpc"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	"appswitch.io/services/registry/internal/store"
-	"google.golang.org/grpc/codes"
 )
 
 // Applying is declarative: a record is made what the request says, whatever it was. Who finds it so already writes
@@ -134,72 +132,4 @@ func (s *Server) addMove(ctx context.Context, txn *store.Txn, name string, from,
 		}
 	}
 	return nil
-}
-
-// ApplyPolicy implements RegistryService.
-func (s *Server) ApplyPolicy(ctx context.Context, req *registryv1.ApplyPolicyRequest) (*registryv1.ApplyPolicyResponse, error) {
-	if p := req.GetPolicy(); p != nil && req.GetName() != "" {
-		p.Name = req.GetName()
-	}
-	want, err := axpb.PolicyFrom(req.GetPolicy())
-	if err == nil {
-		err = checkNames(want)
-	}
-	if err != nil {
-		return nil, rpc.Invalid(err)
-	}
-	value, err := encode(want)
-	if err != nil {
-		return nil, err
-	}
-	return retried(func() (*registryv1.ApplyPolicyResponse, error) {
-		key := policyKey(want.Name)
-		old, err := s.stored(ctx, key)
-		if err != nil {
-			return nil, err
-		}
-		resp := &registryv1.ApplyPolicyResponse{Policy: axpb.Policy(want), Outcome: old.outcome(value)}
-		if was, ok := old.value.(ax.Policy); ok {
-			resp.Previous = axpb.Policy(was)
-		}
-		switch {
-		case req.GetDryRun():
-		case resp.GetOutcome() == registryv1.ApplyOutcome_APPLY_OUTCOME_UNCHANGED:
-			resp.Revision = int64(old.revision)
-		default:
-			var revision ax.Revision
-			revision, err = s.commit(ctx, "apply", store.Txn{
-				If:  []store.Condition{{Key: key, Revision: old.revision}},
-				Ops: []store.Op{{Key: key, Value: value}},
-			})
-			resp.Revision = int64(revision)
-		}
-		return resp, err
-	})
-}
-
-// DeletePolicy implements RegistryService.
-func (s *Server) DeletePolicy(ctx context.Context, req *registryv1.DeletePolicyRequest) (*registryv1.DeletePolicyResponse, error) {
-	if err := checkServiceName("name", req.GetName()); err != nil {
-		return nil, rpc.Invalid(err)
-	}
-	return retried(func() (*registryv1.DeletePolicyResponse, error) {
-		key := policyKey(req.GetName())
-		old, err := s.stored(ctx, key)
-		if err != nil {
-			return nil, err
-		}
-		if old.revision == 0 {
-			return nil, rpc.Errorf(codes.NotFound, "there is no policy %q", req.GetName()).WithFix("GET /v1/policies lists them")
-		}
-		revision, err := s.commit(ctx, "delete", store.Txn{
-			If:  []store.Condition{{Key: key, Revision: old.revision}},
-			Ops: []store.Op{{Key: key, Delete: true}},
-		})
-		return &registryv1.DeletePolicyResponse{Revision: int64(revision)}, err
-	})
-}
-
-func policyKey(name string) string {
-	return recordID{registryv1.Kind_KIND_POLICY, name}.storeKey()
 }

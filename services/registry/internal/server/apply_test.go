@@ -169,7 +169,7 @@ func TestPolicies(t *testing.T) {
 				t.Fatalf("apply %v: %v, error %v; want %s", p, resp, err, want)
 			}
 		}
-		p := axpb.Policy(ax.Policy{Name: "p", Action: ax.PolicyDeny, From: ax.Labels{"role": "test"}, Ports: []uint16{5432}})
+		p := axpb.Policy(ax.Policy{Name: "p", Action: ax.PolicyDeny, From: ax.Labels{"role": "test"}.Selector(), Ports: []ax.PortRange{{First: 5432, Last: 5432}}})
 		apply(p, true, created)
 		apply(p, false, created)
 		apply(p, false, unchanged)
@@ -182,6 +182,25 @@ func TestPolicies(t *testing.T) {
 		if err != nil || len(list.GetPolicies()) != 2 || list.GetPolicies()[0].GetName() != "a" || !proto.Equal(list.GetPolicies()[1], p) {
 			t.Errorf("list %v, error %v", list, err)
 		}
+		one, err := h.GetPolicy(soon(t), &registryv1.GetPolicyRequest{Name: "p"})
+		if err != nil || !proto.Equal(one.GetPolicy(), p) {
+			t.Errorf("one: %v, error %v", one, err)
+		}
+		_, err = h.CreatePolicy(soon(t), &registryv1.CreatePolicyRequest{Policy: p})
+		wantCode(t, err, codes.AlreadyExists)
+		if _, err := h.DeletePolicy(soon(t), &registryv1.DeletePolicyRequest{Name: "p"}); err != nil {
+			t.Error(err)
+		}
+		_, err = h.GetPolicy(soon(t), &registryv1.GetPolicyRequest{Name: "p"})
+		wantCode(t, err, codes.NotFound)
+		// Equal conditions are stored alike, in whichever field they came.
+		p.From, p.FromSelector, p.ToCidrs, p.Audit = nil, "tier!=x, role == test", []string{"192.0.2.7"}, true
+		stored, err := h.CreatePolicy(soon(t), &registryv1.CreatePolicyRequest{Policy: p})
+		if got := stored.GetPolicy(); err != nil || got.GetFrom()["role"] != "test" || got.GetFromSelector() != "tier!=x" || got.GetToCidrs()[0] != "192.0.2.7/32" || !got.GetAudit() {
+			t.Errorf("created %v, error %v", stored, err)
+		}
+		apply(stored.GetPolicy(), false, unchanged)
+		apply(p, false, unchanged)
 		if _, err := h.DeletePolicy(soon(t), &registryv1.DeletePolicyRequest{Name: "p"}); err != nil {
 			t.Error(err)
 		}
@@ -197,6 +216,12 @@ func TestPolicies(t *testing.T) {
 			"policy.to":                     {Name: "p", Action: 1, To: map[string]string{"a,b": "c"}},
 			"policy.ports: 0 is not a port": {Name: "p", Action: 1, Ports: []uint32{0}},
 			"policy.ports: 70000 is not":    {Name: "p", Action: 1, Ports: []uint32{70000}},
+			"policy.ports: 9-8 is not":      {Name: "p", Action: 1, PortRanges: []*typev1.PortRange{{First: 9, Last: 8}}},
+			"policy.from_selector":          {Name: "p", Action: 1, FromSelector: "a b"},
+			`can't be "b" and "c"`:          {Name: "p", Action: 1, To: map[string]string{"a": "b"}, ToSelector: "a=c"},
+			"policy.to_cidrs":               {Name: "p", Action: 1, ToCidrs: []string{"10.0.0.1/8"}},
+			"policy.except_cidrs":           {Name: "p", Action: 1, ToCidrs: []string{"10.0.0.0/8"}, ExceptCidrs: []string{"11.0.0.0/16"}},
+			"policy.audit":                  {Name: "p", Action: 1, Audit: true},
 		} {
 			_, err := h.ApplyPolicy(soon(t), &registryv1.ApplyPolicyRequest{Policy: bad})
 			wantCode(t, err, codes.InvalidArgument)

@@ -20,32 +20,43 @@ import (
 
 // Route implements the router's gRPC service.
 func (s *Server) Route(_ context.Context, req *routerv1.RouteRequest) (*routerv1.RouteResponse, error) {
-	f := ax.Flow{Labels: req.GetLabels(), Proto: ax.TCP}
-	if len(f.Labels) == 0 {
-		f.Labels = ax.DefaultLabels()
-	}
-	if err := f.Labels.Validate(); err != nil {
-		return nil, rpc.Invalid(err).On("labels")
-	}
-	var err error
-	if req.GetProtocol() != typev1.Protocol_PROTOCOL_UNSPECIFIED {
-		if f.Proto, err = axpb.ProtocolFrom(req.GetProtocol()); err != nil {
-			return nil, rpc.Invalid(err)
-		}
-	}
-	if f.Dest, err = axpb.AddrPortFrom("destination", req.GetDestination()); err != nil {
-		return nil, rpc.Invalid(err)
+	f, err := flowFrom(req)
+	if err != nil {
+		return nil, err
 	}
 	snapshot, err := s.snapshot()
 	if err != nil {
 		return nil, err
 	}
-	d := s.decider.Decide(snapshot, f, nil)
-	resp := &routerv1.RouteResponse{Verdict: axpb.Verdict(d.Verdict), Reason: reason(d.Reason, d.Policy), Revision: int64(d.Revision)}
+	return routeResponse(s.decider.Decide(snapshot, f, nil)), nil
+}
+
+func flowFrom(req *routerv1.RouteRequest) (ax.Flow, error) {
+	f := ax.Flow{Labels: req.GetLabels(), Proto: ax.TCP}
+	if len(f.Labels) == 0 {
+		f.Labels = ax.DefaultLabels()
+	}
+	if err := f.Labels.Validate(); err != nil {
+		return f, rpc.Invalid(err).On("labels")
+	}
+	var err error
+	if req.GetProtocol() != typev1.Protocol_PROTOCOL_UNSPECIFIED {
+		if f.Proto, err = axpb.ProtocolFrom(req.GetProtocol()); err != nil {
+			return f, rpc.Invalid(err)
+		}
+	}
+	if f.Dest, err = axpb.AddrPortFrom("destination", req.GetDestination()); err != nil {
+		return f, rpc.Invalid(err)
+	}
+	return f, nil
+}
+
+func routeResponse(d ax.Decision) *routerv1.RouteResponse {
+	resp := &routerv1.RouteResponse{Verdict: axpb.Verdict(d.Verdict), Reason: d.Why(), AuditPolicy: d.Audit, Revision: int64(d.Revision)}
 	if d.Endpoint != nil {
 		resp.Endpoint = axpb.Endpoint(*d.Endpoint)
 	}
-	return resp, nil
+	return resp
 }
 
 // Explain implements the router's gRPC service.
@@ -66,23 +77,15 @@ func (s *Server) Explain(_ context.Context, req *routerv1.ExplainRequest) (*rout
 	}
 	d, candidates := route.Explain(snapshot, f)
 	resp := &routerv1.ExplainResponse{
-		Verdict: axpb.Verdict(d.Verdict), Reason: reason(d.Reason, d.Policy), Errno: d.ErrnoName(),
+		Verdict: axpb.Verdict(d.Verdict), Reason: d.Why(), Errno: d.ErrnoName(), AuditPolicy: d.Audit,
 		Destination: axpb.AddrPort(f.Dest), Revision: int64(d.Revision), Age: durationpb.New(s.age()),
 	}
 	for _, c := range candidates {
 		resp.Candidates = append(resp.Candidates, &routerv1.Candidate{
-			Endpoint: axpb.Endpoint(*c.Endpoint), Eligible: c.Eligible, Reason: reason(c.Reason, c.Policy),
+			Endpoint: axpb.Endpoint(*c.Endpoint), Eligible: c.Eligible, Reason: c.Reason.By(c.Policy), AuditPolicy: c.Audit,
 		})
 	}
 	return resp, nil
-}
-
-// reason names the policy that decided, if one did: "policy-deny: no-db".
-func reason(r ax.Reason, policy string) string {
-	if policy == "" {
-		return string(r)
-	}
-	return string(r) + ": " + policy
 }
 
 // client finds out who connects.

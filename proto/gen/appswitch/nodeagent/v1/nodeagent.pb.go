@@ -154,7 +154,8 @@ func (x *Socket) GetHostAddress() *v1.SocketAddress {
 	return nil
 }
 
-// Flow is one connect of an application.
+// Flow is one connect of an application. Of UDP only what a policy refuses, or would refuse in audit mode, is told: the
+// first of each destination in a while.
 type Flow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When it was decided.
@@ -167,7 +168,7 @@ type Flow struct {
 	Destination *v1.SocketAddress `protobuf:"bytes,4,opt,name=destination,proto3" json:"destination,omitempty"`
 	// The decision.
 	Verdict v11.Verdict `protobuf:"varint,5,opt,name=verdict,proto3,enum=appswitch.router.v1.Verdict" json:"verdict,omitempty"`
-	// Its reason.
+	// Its reason, with the policy's name if one decided: "policy-deny: no-db".
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Real address connected to, if any.
 	HostAddress *v1.SocketAddress `protobuf:"bytes,7,opt,name=host_address,json=hostAddress,proto3" json:"host_address,omitempty"`
@@ -178,7 +179,11 @@ type Flow struct {
 	// Name of the application, as in App.name; empty if it was gone already.
 	AppName string `protobuf:"bytes,10,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
 	// Labels of the application.
-	Labels        map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Name of the policy that decided, if one did.
+	Policy string `protobuf:"bytes,12,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Name of the policy in audit mode that would have refused what was carried out, if one would.
+	AuditPolicy   string `protobuf:"bytes,13,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -288,6 +293,20 @@ func (x *Flow) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *Flow) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Flow) GetAuditPolicy() string {
+	if x != nil {
+		return x.AuditPolicy
+	}
+	return ""
 }
 
 // ListLocalAppsRequest asks for the node's applications.
@@ -485,6 +504,8 @@ type WatchFlowsRequest struct {
 	Last uint32 `protobuf:"varint,7,opt,name=last,proto3" json:"last,omitempty"`
 	// The past flows that are not older than this; with last at most so many of them.
 	Since *durationpb.Duration `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	// Those that a policy in audit mode would have refused. Given along with verdicts, these are selected as well.
+	Audited bool `protobuf:"varint,10,opt,name=audited,proto3" json:"audited,omitempty"`
 	// Whether the stream ends with the past flows: the last 1024 if neither last nor since is given.
 	PastOnly      bool `protobuf:"varint,9,opt,name=past_only,json=pastOnly,proto3" json:"past_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -575,6 +596,13 @@ func (x *WatchFlowsRequest) GetSince() *durationpb.Duration {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *WatchFlowsRequest) GetAudited() bool {
+	if x != nil {
+		return x.Audited
+	}
+	return false
 }
 
 func (x *WatchFlowsRequest) GetPastOnly() bool {
@@ -801,7 +829,7 @@ const file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc = "" +
 	"\fpeer_address\x18\b \x01(\v2 .appswitch.type.v1.SocketAddressR\vpeerAddress\x12\x18\n" +
 	"\abacklog\x18\t \x01(\rR\abacklog\x12C\n" +
 	"\fhost_address\x18\n" +
-	" \x01(\v2 .appswitch.type.v1.SocketAddressR\vhostAddress\"\xa7\x04\n" +
+	" \x01(\v2 .appswitch.type.v1.SocketAddressR\vhostAddress\"\xe2\x04\n" +
 	"\x04Flow\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
 	"\x06app_id\x18\x02 \x01(\tR\x05appId\x127\n" +
@@ -814,7 +842,9 @@ const file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc = "" +
 	"\aretries\x18\t \x01(\rR\aretries\x12\x19\n" +
 	"\bapp_name\x18\n" +
 	" \x01(\tR\aappName\x12@\n" +
-	"\x06labels\x18\v \x03(\v2(.appswitch.nodeagent.v1.Flow.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\v \x03(\v2(.appswitch.nodeagent.v1.Flow.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06policy\x18\f \x01(\tR\x06policy\x12!\n" +
+	"\faudit_policy\x18\r \x01(\tR\vauditPolicy\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x16\n" +
@@ -824,7 +854,7 @@ const file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc = "" +
 	"\x12ListSocketsRequest\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\"O\n" +
 	"\x13ListSocketsResponse\x128\n" +
-	"\asockets\x18\x01 \x03(\v2\x1e.appswitch.nodeagent.v1.SocketR\asockets\"\x9e\x02\n" +
+	"\asockets\x18\x01 \x03(\v2\x1e.appswitch.nodeagent.v1.SocketR\asockets\"\xb8\x02\n" +
 	"\x11WatchFlowsRequest\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x0e\n" +
@@ -833,7 +863,9 @@ const file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc = "" +
 	"\bselector\x18\x05 \x01(\tR\bselector\x12\x18\n" +
 	"\aretried\x18\x06 \x01(\bR\aretried\x12\x12\n" +
 	"\x04last\x18\a \x01(\rR\x04last\x12/\n" +
-	"\x05since\x18\b \x01(\v2\x19.google.protobuf.DurationR\x05since\x12\x1b\n" +
+	"\x05since\x18\b \x01(\v2\x19.google.protobuf.DurationR\x05since\x12\x18\n" +
+	"\aaudited\x18\n" +
+	" \x01(\bR\aaudited\x12\x1b\n" +
 	"\tpast_only\x18\t \x01(\bR\bpastOnly\"^\n" +
 	"\x12WatchFlowsResponse\x120\n" +
 	"\x04flow\x18\x01 \x01(\v2\x1c.appswitch.nodeagent.v1.FlowR\x04flow\x12\x16\n" +

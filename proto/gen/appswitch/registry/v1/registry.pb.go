@@ -2092,6 +2092,199 @@ func (x *ListPoliciesResponse) GetRevision() int64 {
 	return 0
 }
 
+// GetPolicyRequest asks for one policy.
+type GetPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name. Required.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRequest) Reset() {
+	*x = GetPolicyRequest{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRequest) ProtoMessage() {}
+
+func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *GetPolicyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// GetPolicyResponse carries one policy.
+type GetPolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The policy.
+	Policy        *v1.Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyResponse) Reset() {
+	*x = GetPolicyResponse{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyResponse) ProtoMessage() {}
+
+func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
+func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GetPolicyResponse) GetPolicy() *v1.Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+// CreatePolicyRequest asks for a new policy.
+type CreatePolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of it. Required.
+	Policy        *v1.Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreatePolicyRequest) Reset() {
+	*x = CreatePolicyRequest{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreatePolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreatePolicyRequest) ProtoMessage() {}
+
+func (x *CreatePolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreatePolicyRequest.ProtoReflect.Descriptor instead.
+func (*CreatePolicyRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CreatePolicyRequest) GetPolicy() *v1.Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+// CreatePolicyResponse carries the new policy.
+type CreatePolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was stored.
+	Policy *v1.Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Revision of the table after it.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreatePolicyResponse) Reset() {
+	*x = CreatePolicyResponse{}
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreatePolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreatePolicyResponse) ProtoMessage() {}
+
+func (x *CreatePolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreatePolicyResponse.ProtoReflect.Descriptor instead.
+func (*CreatePolicyResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CreatePolicyResponse) GetPolicy() *v1.Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *CreatePolicyResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // ApplyPolicyRequest says how a policy is to be.
 type ApplyPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2107,7 +2300,7 @@ type ApplyPolicyRequest struct {
 
 func (x *ApplyPolicyRequest) Reset() {
 	*x = ApplyPolicyRequest{}
-	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[35]
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2312,7 @@ func (x *ApplyPolicyRequest) String() string {
 func (*ApplyPolicyRequest) ProtoMessage() {}
 
 func (x *ApplyPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[35]
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2325,7 @@ func (x *ApplyPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{35}
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ApplyPolicyRequest) GetPolicy() *v1.Policy {
@@ -2173,7 +2366,7 @@ type ApplyPolicyResponse struct {
 
 func (x *ApplyPolicyResponse) Reset() {
 	*x = ApplyPolicyResponse{}
-	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[36]
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2378,7 @@ func (x *ApplyPolicyResponse) String() string {
 func (*ApplyPolicyResponse) ProtoMessage() {}
 
 func (x *ApplyPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[36]
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2391,7 @@ func (x *ApplyPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{36}
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ApplyPolicyResponse) GetPolicy() *v1.Policy {
@@ -2240,7 +2433,7 @@ type DeletePolicyRequest struct {
 
 func (x *DeletePolicyRequest) Reset() {
 	*x = DeletePolicyRequest{}
-	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[37]
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2445,7 @@ func (x *DeletePolicyRequest) String() string {
 func (*DeletePolicyRequest) ProtoMessage() {}
 
 func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[37]
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2458,7 @@ func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePolicyRequest.ProtoReflect.Descriptor instead.
 func (*DeletePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{37}
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeletePolicyRequest) GetName() string {
@@ -2286,7 +2479,7 @@ type DeletePolicyResponse struct {
 
 func (x *DeletePolicyResponse) Reset() {
 	*x = DeletePolicyResponse{}
-	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[38]
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2491,7 @@ func (x *DeletePolicyResponse) String() string {
 func (*DeletePolicyResponse) ProtoMessage() {}
 
 func (x *DeletePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[38]
+	mi := &file_appswitch_registry_v1_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2504,7 @@ func (x *DeletePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePolicyResponse.ProtoReflect.Descriptor instead.
 func (*DeletePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{38}
+	return file_appswitch_registry_v1_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeletePolicyResponse) GetRevision() int64 {
@@ -2423,6 +2616,15 @@ const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\x13ListPoliciesRequest\"i\n" +
 	"\x14ListPoliciesResponse\x125\n" +
 	"\bpolicies\x18\x01 \x03(\v2\x19.appswitch.type.v1.PolicyR\bpolicies\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"&\n" +
+	"\x10GetPolicyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"F\n" +
+	"\x11GetPolicyResponse\x121\n" +
+	"\x06policy\x18\x01 \x01(\v2\x19.appswitch.type.v1.PolicyR\x06policy\"H\n" +
+	"\x13CreatePolicyRequest\x121\n" +
+	"\x06policy\x18\x01 \x01(\v2\x19.appswitch.type.v1.PolicyR\x06policy\"e\n" +
+	"\x14CreatePolicyResponse\x121\n" +
+	"\x06policy\x18\x01 \x01(\v2\x19.appswitch.type.v1.PolicyR\x06policy\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\"t\n" +
 	"\x12ApplyPolicyRequest\x121\n" +
 	"\x06policy\x18\x01 \x01(\v2\x19.appswitch.type.v1.PolicyR\x06policy\x12\x17\n" +
@@ -2449,7 +2651,7 @@ const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\x19APPLY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15APPLY_OUTCOME_CREATED\x10\x01\x12\x1c\n" +
 	"\x18APPLY_OUTCOME_CONFIGURED\x10\x02\x12\x1b\n" +
-	"\x17APPLY_OUTCOME_UNCHANGED\x10\x032\xf9\x0e\n" +
+	"\x17APPLY_OUTCOME_UNCHANGED\x10\x032\xc2\x10\n" +
 	"\x0fRegistryService\x12a\n" +
 	"\n" +
 	"GrantLease\x12(.appswitch.registry.v1.GrantLeaseRequest\x1a).appswitch.registry.v1.GrantLeaseResponse\x12b\n" +
@@ -2467,7 +2669,9 @@ const file_appswitch_registry_v1_registry_proto_rawDesc = "" +
 	"\x14CreateVirtualService\x122.appswitch.registry.v1.CreateVirtualServiceRequest\x1a3.appswitch.registry.v1.CreateVirtualServiceResponse\x12\x7f\n" +
 	"\x14DeleteVirtualService\x122.appswitch.registry.v1.DeleteVirtualServiceRequest\x1a3.appswitch.registry.v1.DeleteVirtualServiceResponse\x12|\n" +
 	"\x13ApplyVirtualService\x121.appswitch.registry.v1.ApplyVirtualServiceRequest\x1a2.appswitch.registry.v1.ApplyVirtualServiceResponse\x12g\n" +
-	"\fListPolicies\x12*.appswitch.registry.v1.ListPoliciesRequest\x1a+.appswitch.registry.v1.ListPoliciesResponse\x12d\n" +
+	"\fListPolicies\x12*.appswitch.registry.v1.ListPoliciesRequest\x1a+.appswitch.registry.v1.ListPoliciesResponse\x12^\n" +
+	"\tGetPolicy\x12'.appswitch.registry.v1.GetPolicyRequest\x1a(.appswitch.registry.v1.GetPolicyResponse\x12g\n" +
+	"\fCreatePolicy\x12*.appswitch.registry.v1.CreatePolicyRequest\x1a+.appswitch.registry.v1.CreatePolicyResponse\x12d\n" +
 	"\vApplyPolicy\x12).appswitch.registry.v1.ApplyPolicyRequest\x1a*.appswitch.registry.v1.ApplyPolicyResponse\x12g\n" +
 	"\fDeletePolicy\x12*.appswitch.registry.v1.DeletePolicyRequest\x1a+.appswitch.registry.v1.DeletePolicyResponseB9Z7appswitch.io/proto/gen/appswitch/registry/v1;registryv1b\x06proto3"
 
@@ -2484,7 +2688,7 @@ func file_appswitch_registry_v1_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_appswitch_registry_v1_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_appswitch_registry_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_appswitch_registry_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_appswitch_registry_v1_registry_proto_goTypes = []any{
 	(Kind)(0),                            // 0: appswitch.registry.v1.Kind
 	(ApplyOutcome)(0),                    // 1: appswitch.registry.v1.ApplyOutcome
@@ -2523,95 +2727,106 @@ var file_appswitch_registry_v1_registry_proto_goTypes = []any{
 	(*ApplyVirtualServiceResponse)(nil),  // 34: appswitch.registry.v1.ApplyVirtualServiceResponse
 	(*ListPoliciesRequest)(nil),          // 35: appswitch.registry.v1.ListPoliciesRequest
 	(*ListPoliciesResponse)(nil),         // 36: appswitch.registry.v1.ListPoliciesResponse
-	(*ApplyPolicyRequest)(nil),           // 37: appswitch.registry.v1.ApplyPolicyRequest
-	(*ApplyPolicyResponse)(nil),          // 38: appswitch.registry.v1.ApplyPolicyResponse
-	(*DeletePolicyRequest)(nil),          // 39: appswitch.registry.v1.DeletePolicyRequest
-	(*DeletePolicyResponse)(nil),         // 40: appswitch.registry.v1.DeletePolicyResponse
-	(*v1.Node)(nil),                      // 41: appswitch.type.v1.Node
-	(*v1.App)(nil),                       // 42: appswitch.type.v1.App
-	(*v1.Endpoint)(nil),                  // 43: appswitch.type.v1.Endpoint
-	(*v1.VirtualService)(nil),            // 44: appswitch.type.v1.VirtualService
-	(*v1.Policy)(nil),                    // 45: appswitch.type.v1.Policy
-	(*v1.AddressClaim)(nil),              // 46: appswitch.type.v1.AddressClaim
-	(*durationpb.Duration)(nil),          // 47: google.protobuf.Duration
+	(*GetPolicyRequest)(nil),             // 37: appswitch.registry.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),            // 38: appswitch.registry.v1.GetPolicyResponse
+	(*CreatePolicyRequest)(nil),          // 39: appswitch.registry.v1.CreatePolicyRequest
+	(*CreatePolicyResponse)(nil),         // 40: appswitch.registry.v1.CreatePolicyResponse
+	(*ApplyPolicyRequest)(nil),           // 41: appswitch.registry.v1.ApplyPolicyRequest
+	(*ApplyPolicyResponse)(nil),          // 42: appswitch.registry.v1.ApplyPolicyResponse
+	(*DeletePolicyRequest)(nil),          // 43: appswitch.registry.v1.DeletePolicyRequest
+	(*DeletePolicyResponse)(nil),         // 44: appswitch.registry.v1.DeletePolicyResponse
+	(*v1.Node)(nil),                      // 45: appswitch.type.v1.Node
+	(*v1.App)(nil),                       // 46: appswitch.type.v1.App
+	(*v1.Endpoint)(nil),                  // 47: appswitch.type.v1.Endpoint
+	(*v1.VirtualService)(nil),            // 48: appswitch.type.v1.VirtualService
+	(*v1.Policy)(nil),                    // 49: appswitch.type.v1.Policy
+	(*v1.AddressClaim)(nil),              // 50: appswitch.type.v1.AddressClaim
+	(*durationpb.Duration)(nil),          // 51: google.protobuf.Duration
 }
 var file_appswitch_registry_v1_registry_proto_depIdxs = []int32{
-	41, // 0: appswitch.registry.v1.Record.node:type_name -> appswitch.type.v1.Node
-	42, // 1: appswitch.registry.v1.Record.app:type_name -> appswitch.type.v1.App
-	43, // 2: appswitch.registry.v1.Record.endpoint:type_name -> appswitch.type.v1.Endpoint
-	44, // 3: appswitch.registry.v1.Record.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	45, // 4: appswitch.registry.v1.Record.policy:type_name -> appswitch.type.v1.Policy
-	46, // 5: appswitch.registry.v1.Record.address_claim:type_name -> appswitch.type.v1.AddressClaim
+	45, // 0: appswitch.registry.v1.Record.node:type_name -> appswitch.type.v1.Node
+	46, // 1: appswitch.registry.v1.Record.app:type_name -> appswitch.type.v1.App
+	47, // 2: appswitch.registry.v1.Record.endpoint:type_name -> appswitch.type.v1.Endpoint
+	48, // 3: appswitch.registry.v1.Record.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	49, // 4: appswitch.registry.v1.Record.policy:type_name -> appswitch.type.v1.Policy
+	50, // 5: appswitch.registry.v1.Record.address_claim:type_name -> appswitch.type.v1.AddressClaim
 	0,  // 6: appswitch.registry.v1.RecordKey.kind:type_name -> appswitch.registry.v1.Kind
 	2,  // 7: appswitch.registry.v1.Change.put:type_name -> appswitch.registry.v1.Record
 	3,  // 8: appswitch.registry.v1.Change.delete:type_name -> appswitch.registry.v1.RecordKey
-	41, // 9: appswitch.registry.v1.GrantLeaseRequest.node:type_name -> appswitch.type.v1.Node
-	47, // 10: appswitch.registry.v1.GrantLeaseRequest.ttl:type_name -> google.protobuf.Duration
-	47, // 11: appswitch.registry.v1.GrantLeaseResponse.ttl:type_name -> google.protobuf.Duration
-	47, // 12: appswitch.registry.v1.KeepLeaseResponse.ttl:type_name -> google.protobuf.Duration
+	45, // 9: appswitch.registry.v1.GrantLeaseRequest.node:type_name -> appswitch.type.v1.Node
+	51, // 10: appswitch.registry.v1.GrantLeaseRequest.ttl:type_name -> google.protobuf.Duration
+	51, // 11: appswitch.registry.v1.GrantLeaseResponse.ttl:type_name -> google.protobuf.Duration
+	51, // 12: appswitch.registry.v1.KeepLeaseResponse.ttl:type_name -> google.protobuf.Duration
 	4,  // 13: appswitch.registry.v1.WriteRequest.changes:type_name -> appswitch.registry.v1.Change
-	46, // 14: appswitch.registry.v1.ClaimAddressResponse.claim:type_name -> appswitch.type.v1.AddressClaim
+	50, // 14: appswitch.registry.v1.ClaimAddressResponse.claim:type_name -> appswitch.type.v1.AddressClaim
 	0,  // 15: appswitch.registry.v1.ListRequest.kinds:type_name -> appswitch.registry.v1.Kind
 	2,  // 16: appswitch.registry.v1.ListResponse.records:type_name -> appswitch.registry.v1.Record
 	0,  // 17: appswitch.registry.v1.WatchRequest.kinds:type_name -> appswitch.registry.v1.Kind
 	4,  // 18: appswitch.registry.v1.WatchResponse.changes:type_name -> appswitch.registry.v1.Change
-	41, // 19: appswitch.registry.v1.ListNodesResponse.nodes:type_name -> appswitch.type.v1.Node
-	42, // 20: appswitch.registry.v1.ListAppsResponse.apps:type_name -> appswitch.type.v1.App
-	43, // 21: appswitch.registry.v1.ListEndpointsResponse.endpoints:type_name -> appswitch.type.v1.Endpoint
-	44, // 22: appswitch.registry.v1.ListVirtualServicesResponse.virtual_services:type_name -> appswitch.type.v1.VirtualService
-	44, // 23: appswitch.registry.v1.GetVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	44, // 24: appswitch.registry.v1.CreateVirtualServiceRequest.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	44, // 25: appswitch.registry.v1.CreateVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	44, // 26: appswitch.registry.v1.ApplyVirtualServiceRequest.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	44, // 27: appswitch.registry.v1.ApplyVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
-	44, // 28: appswitch.registry.v1.ApplyVirtualServiceResponse.previous:type_name -> appswitch.type.v1.VirtualService
+	45, // 19: appswitch.registry.v1.ListNodesResponse.nodes:type_name -> appswitch.type.v1.Node
+	46, // 20: appswitch.registry.v1.ListAppsResponse.apps:type_name -> appswitch.type.v1.App
+	47, // 21: appswitch.registry.v1.ListEndpointsResponse.endpoints:type_name -> appswitch.type.v1.Endpoint
+	48, // 22: appswitch.registry.v1.ListVirtualServicesResponse.virtual_services:type_name -> appswitch.type.v1.VirtualService
+	48, // 23: appswitch.registry.v1.GetVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	48, // 24: appswitch.registry.v1.CreateVirtualServiceRequest.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	48, // 25: appswitch.registry.v1.CreateVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	48, // 26: appswitch.registry.v1.ApplyVirtualServiceRequest.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	48, // 27: appswitch.registry.v1.ApplyVirtualServiceResponse.virtual_service:type_name -> appswitch.type.v1.VirtualService
+	48, // 28: appswitch.registry.v1.ApplyVirtualServiceResponse.previous:type_name -> appswitch.type.v1.VirtualService
 	1,  // 29: appswitch.registry.v1.ApplyVirtualServiceResponse.outcome:type_name -> appswitch.registry.v1.ApplyOutcome
-	45, // 30: appswitch.registry.v1.ListPoliciesResponse.policies:type_name -> appswitch.type.v1.Policy
-	45, // 31: appswitch.registry.v1.ApplyPolicyRequest.policy:type_name -> appswitch.type.v1.Policy
-	45, // 32: appswitch.registry.v1.ApplyPolicyResponse.policy:type_name -> appswitch.type.v1.Policy
-	45, // 33: appswitch.registry.v1.ApplyPolicyResponse.previous:type_name -> appswitch.type.v1.Policy
-	1,  // 34: appswitch.registry.v1.ApplyPolicyResponse.outcome:type_name -> appswitch.registry.v1.ApplyOutcome
-	5,  // 35: appswitch.registry.v1.RegistryService.GrantLease:input_type -> appswitch.registry.v1.GrantLeaseRequest
-	7,  // 36: appswitch.registry.v1.RegistryService.KeepLease:input_type -> appswitch.registry.v1.KeepLeaseRequest
-	9,  // 37: appswitch.registry.v1.RegistryService.RevokeLease:input_type -> appswitch.registry.v1.RevokeLeaseRequest
-	11, // 38: appswitch.registry.v1.RegistryService.Write:input_type -> appswitch.registry.v1.WriteRequest
-	13, // 39: appswitch.registry.v1.RegistryService.ClaimAddress:input_type -> appswitch.registry.v1.ClaimAddressRequest
-	15, // 40: appswitch.registry.v1.RegistryService.List:input_type -> appswitch.registry.v1.ListRequest
-	17, // 41: appswitch.registry.v1.RegistryService.Watch:input_type -> appswitch.registry.v1.WatchRequest
-	19, // 42: appswitch.registry.v1.RegistryService.ListNodes:input_type -> appswitch.registry.v1.ListNodesRequest
-	21, // 43: appswitch.registry.v1.RegistryService.ListApps:input_type -> appswitch.registry.v1.ListAppsRequest
-	23, // 44: appswitch.registry.v1.RegistryService.ListEndpoints:input_type -> appswitch.registry.v1.ListEndpointsRequest
-	25, // 45: appswitch.registry.v1.RegistryService.ListVirtualServices:input_type -> appswitch.registry.v1.ListVirtualServicesRequest
-	27, // 46: appswitch.registry.v1.RegistryService.GetVirtualService:input_type -> appswitch.registry.v1.GetVirtualServiceRequest
-	29, // 47: appswitch.registry.v1.RegistryService.CreateVirtualService:input_type -> appswitch.registry.v1.CreateVirtualServiceRequest
-	31, // 48: appswitch.registry.v1.RegistryService.DeleteVirtualService:input_type -> appswitch.registry.v1.DeleteVirtualServiceRequest
-	33, // 49: appswitch.registry.v1.RegistryService.ApplyVirtualService:input_type -> appswitch.registry.v1.ApplyVirtualServiceRequest
-	35, // 50: appswitch.registry.v1.RegistryService.ListPolicies:input_type -> appswitch.registry.v1.ListPoliciesRequest
-	37, // 51: appswitch.registry.v1.RegistryService.ApplyPolicy:input_type -> appswitch.registry.v1.ApplyPolicyRequest
-	39, // 52: appswitch.registry.v1.RegistryService.DeletePolicy:input_type -> appswitch.registry.v1.DeletePolicyRequest
-	6,  // 53: appswitch.registry.v1.RegistryService.GrantLease:output_type -> appswitch.registry.v1.GrantLeaseResponse
-	8,  // 54: appswitch.registry.v1.RegistryService.KeepLease:output_type -> appswitch.registry.v1.KeepLeaseResponse
-	10, // 55: appswitch.registry.v1.RegistryService.RevokeLease:output_type -> appswitch.registry.v1.RevokeLeaseResponse
-	12, // 56: appswitch.registry.v1.RegistryService.Write:output_type -> appswitch.registry.v1.WriteResponse
-	14, // 57: appswitch.registry.v1.RegistryService.ClaimAddress:output_type -> appswitch.registry.v1.ClaimAddressResponse
-	16, // 58: appswitch.registry.v1.RegistryService.List:output_type -> appswitch.registry.v1.ListResponse
-	18, // 59: appswitch.registry.v1.RegistryService.Watch:output_type -> appswitch.registry.v1.WatchResponse
-	20, // 60: appswitch.registry.v1.RegistryService.ListNodes:output_type -> appswitch.registry.v1.ListNodesResponse
-	22, // 61: appswitch.registry.v1.RegistryService.ListApps:output_type -> appswitch.registry.v1.ListAppsResponse
-	24, // 62: appswitch.registry.v1.RegistryService.ListEndpoints:output_type -> appswitch.registry.v1.ListEndpointsResponse
-	26, // 63: appswitch.registry.v1.RegistryService.ListVirtualServices:output_type -> appswitch.registry.v1.ListVirtualServicesResponse
-	28, // 64: appswitch.registry.v1.RegistryService.GetVirtualService:output_type -> appswitch.registry.v1.GetVirtualServiceResponse
-	30, // 65: appswitch.registry.v1.RegistryService.CreateVirtualService:output_type -> appswitch.registry.v1.CreateVirtualServiceResponse
-	32, // 66: appswitch.registry.v1.RegistryService.DeleteVirtualService:output_type -> appswitch.registry.v1.DeleteVirtualServiceResponse
-	34, // 67: appswitch.registry.v1.RegistryService.ApplyVirtualService:output_type -> appswitch.registry.v1.ApplyVirtualServiceResponse
-	36, // 68: appswitch.registry.v1.RegistryService.ListPolicies:output_type -> appswitch.registry.v1.ListPoliciesResponse
-	38, // 69: appswitch.registry.v1.RegistryService.ApplyPolicy:output_type -> appswitch.registry.v1.ApplyPolicyResponse
-	40, // 70: appswitch.registry.v1.RegistryService.DeletePolicy:output_type -> appswitch.registry.v1.DeletePolicyResponse
-	53, // [53:71] is the sub-list for method output_type
-	35, // [35:53] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	49, // 30: appswitch.registry.v1.ListPoliciesResponse.policies:type_name -> appswitch.type.v1.Policy
+	49, // 31: appswitch.registry.v1.GetPolicyResponse.policy:type_name -> appswitch.type.v1.Policy
+	49, // 32: appswitch.registry.v1.CreatePolicyRequest.policy:type_name -> appswitch.type.v1.Policy
+	49, // 33: appswitch.registry.v1.CreatePolicyResponse.policy:type_name -> appswitch.type.v1.Policy
+	49, // 34: appswitch.registry.v1.ApplyPolicyRequest.policy:type_name -> appswitch.type.v1.Policy
+	49, // 35: appswitch.registry.v1.ApplyPolicyResponse.policy:type_name -> appswitch.type.v1.Policy
+	49, // 36: appswitch.registry.v1.ApplyPolicyResponse.previous:type_name -> appswitch.type.v1.Policy
+	1,  // 37: appswitch.registry.v1.ApplyPolicyResponse.outcome:type_name -> appswitch.registry.v1.ApplyOutcome
+	5,  // 38: appswitch.registry.v1.RegistryService.GrantLease:input_type -> appswitch.registry.v1.GrantLeaseRequest
+	7,  // 39: appswitch.registry.v1.RegistryService.KeepLease:input_type -> appswitch.registry.v1.KeepLeaseRequest
+	9,  // 40: appswitch.registry.v1.RegistryService.RevokeLease:input_type -> appswitch.registry.v1.RevokeLeaseRequest
+	11, // 41: appswitch.registry.v1.RegistryService.Write:input_type -> appswitch.registry.v1.WriteRequest
+	13, // 42: appswitch.registry.v1.RegistryService.ClaimAddress:input_type -> appswitch.registry.v1.ClaimAddressRequest
+	15, // 43: appswitch.registry.v1.RegistryService.List:input_type -> appswitch.registry.v1.ListRequest
+	17, // 44: appswitch.registry.v1.RegistryService.Watch:input_type -> appswitch.registry.v1.WatchRequest
+	19, // 45: appswitch.registry.v1.RegistryService.ListNodes:input_type -> appswitch.registry.v1.ListNodesRequest
+	21, // 46: appswitch.registry.v1.RegistryService.ListApps:input_type -> appswitch.registry.v1.ListAppsRequest
+	23, // 47: appswitch.registry.v1.RegistryService.ListEndpoints:input_type -> appswitch.registry.v1.ListEndpointsRequest
+	25, // 48: appswitch.registry.v1.RegistryService.ListVirtualServices:input_type -> appswitch.registry.v1.ListVirtualServicesRequest
+	27, // 49: appswitch.registry.v1.RegistryService.GetVirtualService:input_type -> appswitch.registry.v1.GetVirtualServiceRequest
+	29, // 50: appswitch.registry.v1.RegistryService.CreateVirtualService:input_type -> appswitch.registry.v1.CreateVirtualServiceRequest
+	31, // 51: appswitch.registry.v1.RegistryService.DeleteVirtualService:input_type -> appswitch.registry.v1.DeleteVirtualServiceRequest
+	33, // 52: appswitch.registry.v1.RegistryService.ApplyVirtualService:input_type -> appswitch.registry.v1.ApplyVirtualServiceRequest
+	35, // 53: appswitch.registry.v1.RegistryService.ListPolicies:input_type -> appswitch.registry.v1.ListPoliciesRequest
+	37, // 54: appswitch.registry.v1.RegistryService.GetPolicy:input_type -> appswitch.registry.v1.GetPolicyRequest
+	39, // 55: appswitch.registry.v1.RegistryService.CreatePolicy:input_type -> appswitch.registry.v1.CreatePolicyRequest
+	41, // 56: appswitch.registry.v1.RegistryService.ApplyPolicy:input_type -> appswitch.registry.v1.ApplyPolicyRequest
+	43, // 57: appswitch.registry.v1.RegistryService.DeletePolicy:input_type -> appswitch.registry.v1.DeletePolicyRequest
+	6,  // 58: appswitch.registry.v1.RegistryService.GrantLease:output_type -> appswitch.registry.v1.GrantLeaseResponse
+	8,  // 59: appswitch.registry.v1.RegistryService.KeepLease:output_type -> appswitch.registry.v1.KeepLeaseResponse
+	10, // 60: appswitch.registry.v1.RegistryService.RevokeLease:output_type -> appswitch.registry.v1.RevokeLeaseResponse
+	12, // 61: appswitch.registry.v1.RegistryService.Write:output_type -> appswitch.registry.v1.WriteResponse
+	14, // 62: appswitch.registry.v1.RegistryService.ClaimAddress:output_type -> appswitch.registry.v1.ClaimAddressResponse
+	16, // 63: appswitch.registry.v1.RegistryService.List:output_type -> appswitch.registry.v1.ListResponse
+	18, // 64: appswitch.registry.v1.RegistryService.Watch:output_type -> appswitch.registry.v1.WatchResponse
+	20, // 65: appswitch.registry.v1.RegistryService.ListNodes:output_type -> appswitch.registry.v1.ListNodesResponse
+	22, // 66: appswitch.registry.v1.RegistryService.ListApps:output_type -> appswitch.registry.v1.ListAppsResponse
+	24, // 67: appswitch.registry.v1.RegistryService.ListEndpoints:output_type -> appswitch.registry.v1.ListEndpointsResponse
+	26, // 68: appswitch.registry.v1.RegistryService.ListVirtualServices:output_type -> appswitch.registry.v1.ListVirtualServicesResponse
+	28, // 69: appswitch.registry.v1.RegistryService.GetVirtualService:output_type -> appswitch.registry.v1.GetVirtualServiceResponse
+	30, // 70: appswitch.registry.v1.RegistryService.CreateVirtualService:output_type -> appswitch.registry.v1.CreateVirtualServiceResponse
+	32, // 71: appswitch.registry.v1.RegistryService.DeleteVirtualService:output_type -> appswitch.registry.v1.DeleteVirtualServiceResponse
+	34, // 72: appswitch.registry.v1.RegistryService.ApplyVirtualService:output_type -> appswitch.registry.v1.ApplyVirtualServiceResponse
+	36, // 73: appswitch.registry.v1.RegistryService.ListPolicies:output_type -> appswitch.registry.v1.ListPoliciesResponse
+	38, // 74: appswitch.registry.v1.RegistryService.GetPolicy:output_type -> appswitch.registry.v1.GetPolicyResponse
+	40, // 75: appswitch.registry.v1.RegistryService.CreatePolicy:output_type -> appswitch.registry.v1.CreatePolicyResponse
+	42, // 76: appswitch.registry.v1.RegistryService.ApplyPolicy:output_type -> appswitch.registry.v1.ApplyPolicyResponse
+	44, // 77: appswitch.registry.v1.RegistryService.DeletePolicy:output_type -> appswitch.registry.v1.DeletePolicyResponse
+	58, // [58:78] is the sub-list for method output_type
+	38, // [38:58] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_registry_v1_registry_proto_init() }
@@ -2637,7 +2852,7 @@ func file_appswitch_registry_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_appswitch_registry_v1_registry_proto_rawDesc), len(file_appswitch_registry_v1_registry_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   39,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

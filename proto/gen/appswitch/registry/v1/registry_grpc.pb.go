@@ -37,6 +37,8 @@ const (
 	RegistryService_DeleteVirtualService_FullMethodName = "/appswitch.registry.v1.RegistryService/DeleteVirtualService"
 	RegistryService_ApplyVirtualService_FullMethodName  = "/appswitch.registry.v1.RegistryService/ApplyVirtualService"
 	RegistryService_ListPolicies_FullMethodName         = "/appswitch.registry.v1.RegistryService/ListPolicies"
+	RegistryService_GetPolicy_FullMethodName            = "/appswitch.registry.v1.RegistryService/GetPolicy"
+	RegistryService_CreatePolicy_FullMethodName         = "/appswitch.registry.v1.RegistryService/CreatePolicy"
 	RegistryService_ApplyPolicy_FullMethodName          = "/appswitch.registry.v1.RegistryService/ApplyPolicy"
 	RegistryService_DeletePolicy_FullMethodName         = "/appswitch.registry.v1.RegistryService/DeletePolicy"
 )
@@ -84,6 +86,10 @@ type RegistryServiceClient interface {
 	ApplyVirtualService(ctx context.Context, in *ApplyVirtualServiceRequest, opts ...grpc.CallOption) (*ApplyVirtualServiceResponse, error)
 	// ListPolicies returns the policies, by name.
 	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
+	// GetPolicy returns one policy, or NOT_FOUND.
+	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
+	// CreatePolicy stores a new policy, or fails with ALREADY_EXISTS.
+	CreatePolicy(ctx context.Context, in *CreatePolicyRequest, opts ...grpc.CallOption) (*CreatePolicyResponse, error)
 	// ApplyPolicy creates a policy, or makes the one of that name what the request says. Idempotent.
 	ApplyPolicy(ctx context.Context, in *ApplyPolicyRequest, opts ...grpc.CallOption) (*ApplyPolicyResponse, error)
 	// DeletePolicy removes a policy, or fails with NOT_FOUND.
@@ -270,6 +276,26 @@ func (c *registryServiceClient) ListPolicies(ctx context.Context, in *ListPolici
 	return out, nil
 }
 
+func (c *registryServiceClient) GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPolicyResponse)
+	err := c.cc.Invoke(ctx, RegistryService_GetPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryServiceClient) CreatePolicy(ctx context.Context, in *CreatePolicyRequest, opts ...grpc.CallOption) (*CreatePolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreatePolicyResponse)
+	err := c.cc.Invoke(ctx, RegistryService_CreatePolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *registryServiceClient) ApplyPolicy(ctx context.Context, in *ApplyPolicyRequest, opts ...grpc.CallOption) (*ApplyPolicyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ApplyPolicyResponse)
@@ -333,6 +359,10 @@ type RegistryServiceServer interface {
 	ApplyVirtualService(context.Context, *ApplyVirtualServiceRequest) (*ApplyVirtualServiceResponse, error)
 	// ListPolicies returns the policies, by name.
 	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
+	// GetPolicy returns one policy, or NOT_FOUND.
+	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
+	// CreatePolicy stores a new policy, or fails with ALREADY_EXISTS.
+	CreatePolicy(context.Context, *CreatePolicyRequest) (*CreatePolicyResponse, error)
 	// ApplyPolicy creates a policy, or makes the one of that name what the request says. Idempotent.
 	ApplyPolicy(context.Context, *ApplyPolicyRequest) (*ApplyPolicyResponse, error)
 	// DeletePolicy removes a policy, or fails with NOT_FOUND.
@@ -394,6 +424,12 @@ func (UnimplementedRegistryServiceServer) ApplyVirtualService(context.Context, *
 }
 func (UnimplementedRegistryServiceServer) ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPolicies not implemented")
+}
+func (UnimplementedRegistryServiceServer) GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPolicy not implemented")
+}
+func (UnimplementedRegistryServiceServer) CreatePolicy(context.Context, *CreatePolicyRequest) (*CreatePolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreatePolicy not implemented")
 }
 func (UnimplementedRegistryServiceServer) ApplyPolicy(context.Context, *ApplyPolicyRequest) (*ApplyPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ApplyPolicy not implemented")
@@ -692,6 +728,42 @@ func _RegistryService_ListPolicies_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RegistryService_GetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).GetPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_GetPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).GetPolicy(ctx, req.(*GetPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RegistryService_CreatePolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreatePolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).CreatePolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_CreatePolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).CreatePolicy(ctx, req.(*CreatePolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RegistryService_ApplyPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ApplyPolicyRequest)
 	if err := dec(in); err != nil {
@@ -790,6 +862,14 @@ var RegistryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPolicies",
 			Handler:    _RegistryService_ListPolicies_Handler,
+		},
+		{
+			MethodName: "GetPolicy",
+			Handler:    _RegistryService_GetPolicy_Handler,
+		},
+		{
+			MethodName: "CreatePolicy",
+			Handler:    _RegistryService_CreatePolicy_Handler,
 		},
 		{
 			MethodName: "ApplyPolicy",

@@ -513,7 +513,9 @@ type RouteResponse struct {
 	// Why: one of the reasons of the reference documentation, such as "no-shared-label".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Revision on which it was decided.
-	Revision      int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Name of the policy in audit mode that would refuse what is carried out, if one would.
+	AuditPolicy   string `protobuf:"bytes,5,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -574,6 +576,13 @@ func (x *RouteResponse) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *RouteResponse) GetAuditPolicy() string {
+	if x != nil {
+		return x.AuditPolicy
+	}
+	return ""
 }
 
 // ExplainRequest describes the flow to explain, by REST-friendly scalars.
@@ -657,7 +666,9 @@ type Candidate struct {
 	// Whether it may be chosen.
 	Eligible bool `protobuf:"varint,2,opt,name=eligible,proto3" json:"eligible,omitempty"`
 	// Why, or why not.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Name of the policy in audit mode that would refuse it, if it may be chosen and one would.
+	AuditPolicy   string `protobuf:"bytes,10,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -713,6 +724,13 @@ func (x *Candidate) GetReason() string {
 	return ""
 }
 
+func (x *Candidate) GetAuditPolicy() string {
+	if x != nil {
+		return x.AuditPolicy
+	}
+	return ""
+}
+
 // ExplainResponse explains a decision.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -729,7 +747,9 @@ type ExplainResponse struct {
 	// Revision on which it was decided.
 	Revision int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	// How long ago the router last heard of the registry: what it decided on is at least this old.
-	Age           *durationpb.Duration `protobuf:"bytes,7,opt,name=age,proto3" json:"age,omitempty"`
+	Age *durationpb.Duration `protobuf:"bytes,7,opt,name=age,proto3" json:"age,omitempty"`
+	// Name of the policy in audit mode that would refuse what is carried out, if one would.
+	AuditPolicy   string `protobuf:"bytes,15,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -813,6 +833,196 @@ func (x *ExplainResponse) GetAge() *durationpb.Duration {
 	return nil
 }
 
+func (x *ExplainResponse) GetAuditPolicy() string {
+	if x != nil {
+		return x.AuditPolicy
+	}
+	return ""
+}
+
+// ReplayPoliciesRequest is a draft of policies, and flows to decide with it.
+type ReplayPoliciesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Policies of the draft: each takes the place of the one of its name, or is added. At most 1000.
+	Policies []*v1.Policy `protobuf:"bytes,1,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Names of policies that the draft leaves out. At most 1000.
+	RemovedPolicies []string `protobuf:"bytes,2,rep,name=removed_policies,json=removedPolicies,proto3" json:"removed_policies,omitempty"`
+	// The flows, at most 1024.
+	Flows         []*RouteRequest `protobuf:"bytes,3,rep,name=flows,proto3" json:"flows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayPoliciesRequest) Reset() {
+	*x = ReplayPoliciesRequest{}
+	mi := &file_appswitch_router_v1_router_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayPoliciesRequest) ProtoMessage() {}
+
+func (x *ReplayPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_router_v1_router_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ReplayPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_router_v1_router_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReplayPoliciesRequest) GetPolicies() []*v1.Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *ReplayPoliciesRequest) GetRemovedPolicies() []string {
+	if x != nil {
+		return x.RemovedPolicies
+	}
+	return nil
+}
+
+func (x *ReplayPoliciesRequest) GetFlows() []*RouteRequest {
+	if x != nil {
+		return x.Flows
+	}
+	return nil
+}
+
+// ReplayedFlow is how a flow is decided, without and with a draft.
+type ReplayedFlow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With the policies that there are.
+	Present *RouteResponse `protobuf:"bytes,1,opt,name=present,proto3" json:"present,omitempty"`
+	// With the draft.
+	Draft *RouteResponse `protobuf:"bytes,2,opt,name=draft,proto3" json:"draft,omitempty"`
+	// Whether the two differ in the verdict, or in being told of by a policy in audit mode.
+	Changed       bool `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayedFlow) Reset() {
+	*x = ReplayedFlow{}
+	mi := &file_appswitch_router_v1_router_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayedFlow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayedFlow) ProtoMessage() {}
+
+func (x *ReplayedFlow) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_router_v1_router_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayedFlow.ProtoReflect.Descriptor instead.
+func (*ReplayedFlow) Descriptor() ([]byte, []int) {
+	return file_appswitch_router_v1_router_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReplayedFlow) GetPresent() *RouteResponse {
+	if x != nil {
+		return x.Present
+	}
+	return nil
+}
+
+func (x *ReplayedFlow) GetDraft() *RouteResponse {
+	if x != nil {
+		return x.Draft
+	}
+	return nil
+}
+
+func (x *ReplayedFlow) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+// ReplayPoliciesResponse tells what a draft would change.
+type ReplayPoliciesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The flows, in the order of the request.
+	Flows []*ReplayedFlow `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
+	// Revision on which they were decided.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayPoliciesResponse) Reset() {
+	*x = ReplayPoliciesResponse{}
+	mi := &file_appswitch_router_v1_router_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayPoliciesResponse) ProtoMessage() {}
+
+func (x *ReplayPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_router_v1_router_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*ReplayPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_router_v1_router_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReplayPoliciesResponse) GetFlows() []*ReplayedFlow {
+	if x != nil {
+		return x.Flows
+	}
+	return nil
+}
+
+func (x *ReplayPoliciesResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_appswitch_router_v1_router_proto protoreflect.FileDescriptor
 
 const file_appswitch_router_v1_router_proto_rawDesc = "" +
@@ -853,21 +1063,24 @@ const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\vdestination\x18\x03 \x01(\v2 .appswitch.type.v1.SocketAddressR\vdestination\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd7\x01\n" +
 	"\rRouteResponse\x126\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x1c.appswitch.router.v1.VerdictR\averdict\x127\n" +
 	"\bendpoint\x18\x02 \x01(\v2\x1b.appswitch.type.v1.EndpointR\bendpoint\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x03R\brevision\"x\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12!\n" +
+	"\faudit_policy\x18\x05 \x01(\tR\vauditPolicy\"x\n" +
 	"\x0eExplainRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
 	"\x06labels\x18\x02 \x03(\tR\x06labels\x12 \n" +
 	"\vdestination\x18\x03 \x01(\tR\vdestination\x12\x1a\n" +
-	"\bprotocol\x18\x04 \x01(\tR\bprotocol\"x\n" +
+	"\bprotocol\x18\x04 \x01(\tR\bprotocol\"\x9b\x01\n" +
 	"\tCandidate\x127\n" +
 	"\bendpoint\x18\x01 \x01(\v2\x1b.appswitch.type.v1.EndpointR\bendpoint\x12\x1a\n" +
 	"\beligible\x18\x02 \x01(\bR\beligible\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc4\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12!\n" +
+	"\faudit_policy\x18\n" +
+	" \x01(\tR\vauditPolicy\"\xe7\x02\n" +
 	"\x0fExplainResponse\x126\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x1c.appswitch.router.v1.VerdictR\averdict\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
@@ -877,16 +1090,29 @@ const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"candidates\x18\x05 \x03(\v2\x1e.appswitch.router.v1.CandidateR\n" +
 	"candidates\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x03R\brevision\x12+\n" +
-	"\x03age\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03age*`\n" +
+	"\x03age\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03age\x12!\n" +
+	"\faudit_policy\x18\x0f \x01(\tR\vauditPolicy\"\xb2\x01\n" +
+	"\x15ReplayPoliciesRequest\x125\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x19.appswitch.type.v1.PolicyR\bpolicies\x12)\n" +
+	"\x10removed_policies\x18\x02 \x03(\tR\x0fremovedPolicies\x127\n" +
+	"\x05flows\x18\x03 \x03(\v2!.appswitch.router.v1.RouteRequestR\x05flows\"\xa0\x01\n" +
+	"\fReplayedFlow\x12<\n" +
+	"\apresent\x18\x01 \x01(\v2\".appswitch.router.v1.RouteResponseR\apresent\x128\n" +
+	"\x05draft\x18\x02 \x01(\v2\".appswitch.router.v1.RouteResponseR\x05draft\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\"m\n" +
+	"\x16ReplayPoliciesResponse\x127\n" +
+	"\x05flows\x18\x01 \x03(\v2!.appswitch.router.v1.ReplayedFlowR\x05flows\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision*`\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rVERDICT_ALLOW\x10\x01\x12\x10\n" +
 	"\fVERDICT_DENY\x10\x02\x12\x17\n" +
-	"\x13VERDICT_PASSTHROUGH\x10\x032\x99\x02\n" +
+	"\x13VERDICT_PASSTHROUGH\x10\x032\x84\x03\n" +
 	"\rRouterService\x12b\n" +
 	"\vWatchRoutes\x12'.appswitch.router.v1.WatchRoutesRequest\x1a(.appswitch.router.v1.WatchRoutesResponse0\x01\x12N\n" +
 	"\x05Route\x12!.appswitch.router.v1.RouteRequest\x1a\".appswitch.router.v1.RouteResponse\x12T\n" +
-	"\aExplain\x12#.appswitch.router.v1.ExplainRequest\x1a$.appswitch.router.v1.ExplainResponseB5Z3appswitch.io/proto/gen/appswitch/router/v1;routerv1b\x06proto3"
+	"\aExplain\x12#.appswitch.router.v1.ExplainRequest\x1a$.appswitch.router.v1.ExplainResponse\x12i\n" +
+	"\x0eReplayPolicies\x12*.appswitch.router.v1.ReplayPoliciesRequest\x1a+.appswitch.router.v1.ReplayPoliciesResponseB5Z3appswitch.io/proto/gen/appswitch/router/v1;routerv1b\x06proto3"
 
 var (
 	file_appswitch_router_v1_router_proto_rawDescOnce sync.Once
@@ -901,61 +1127,71 @@ func file_appswitch_router_v1_router_proto_rawDescGZIP() []byte {
 }
 
 var file_appswitch_router_v1_router_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_appswitch_router_v1_router_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_appswitch_router_v1_router_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_appswitch_router_v1_router_proto_goTypes = []any{
-	(Verdict)(0),                // 0: appswitch.router.v1.Verdict
-	(*Service)(nil),             // 1: appswitch.router.v1.Service
-	(*ServiceKey)(nil),          // 2: appswitch.router.v1.ServiceKey
-	(*WatchRoutesRequest)(nil),  // 3: appswitch.router.v1.WatchRoutesRequest
-	(*WatchRoutesResponse)(nil), // 4: appswitch.router.v1.WatchRoutesResponse
-	(*RouteRequest)(nil),        // 5: appswitch.router.v1.RouteRequest
-	(*RouteResponse)(nil),       // 6: appswitch.router.v1.RouteResponse
-	(*ExplainRequest)(nil),      // 7: appswitch.router.v1.ExplainRequest
-	(*Candidate)(nil),           // 8: appswitch.router.v1.Candidate
-	(*ExplainResponse)(nil),     // 9: appswitch.router.v1.ExplainResponse
-	nil,                         // 10: appswitch.router.v1.RouteRequest.LabelsEntry
-	(v1.Protocol)(0),            // 11: appswitch.type.v1.Protocol
-	(*v1.SocketAddress)(nil),    // 12: appswitch.type.v1.SocketAddress
-	(v1.BalancerType)(0),        // 13: appswitch.type.v1.BalancerType
-	(*v1.Endpoint)(nil),         // 14: appswitch.type.v1.Endpoint
-	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
-	(*v1.Node)(nil),             // 16: appswitch.type.v1.Node
-	(*v1.Policy)(nil),           // 17: appswitch.type.v1.Policy
+	(Verdict)(0),                   // 0: appswitch.router.v1.Verdict
+	(*Service)(nil),                // 1: appswitch.router.v1.Service
+	(*ServiceKey)(nil),             // 2: appswitch.router.v1.ServiceKey
+	(*WatchRoutesRequest)(nil),     // 3: appswitch.router.v1.WatchRoutesRequest
+	(*WatchRoutesResponse)(nil),    // 4: appswitch.router.v1.WatchRoutesResponse
+	(*RouteRequest)(nil),           // 5: appswitch.router.v1.RouteRequest
+	(*RouteResponse)(nil),          // 6: appswitch.router.v1.RouteResponse
+	(*ExplainRequest)(nil),         // 7: appswitch.router.v1.ExplainRequest
+	(*Candidate)(nil),              // 8: appswitch.router.v1.Candidate
+	(*ExplainResponse)(nil),        // 9: appswitch.router.v1.ExplainResponse
+	(*ReplayPoliciesRequest)(nil),  // 10: appswitch.router.v1.ReplayPoliciesRequest
+	(*ReplayedFlow)(nil),           // 11: appswitch.router.v1.ReplayedFlow
+	(*ReplayPoliciesResponse)(nil), // 12: appswitch.router.v1.ReplayPoliciesResponse
+	nil,                            // 13: appswitch.router.v1.RouteRequest.LabelsEntry
+	(v1.Protocol)(0),               // 14: appswitch.type.v1.Protocol
+	(*v1.SocketAddress)(nil),       // 15: appswitch.type.v1.SocketAddress
+	(v1.BalancerType)(0),           // 16: appswitch.type.v1.BalancerType
+	(*v1.Endpoint)(nil),            // 17: appswitch.type.v1.Endpoint
+	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
+	(*v1.Node)(nil),                // 19: appswitch.type.v1.Node
+	(*v1.Policy)(nil),              // 20: appswitch.type.v1.Policy
 }
 var file_appswitch_router_v1_router_proto_depIdxs = []int32{
-	11, // 0: appswitch.router.v1.Service.protocol:type_name -> appswitch.type.v1.Protocol
-	12, // 1: appswitch.router.v1.Service.address:type_name -> appswitch.type.v1.SocketAddress
-	13, // 2: appswitch.router.v1.Service.balancer:type_name -> appswitch.type.v1.BalancerType
-	14, // 3: appswitch.router.v1.Service.endpoints:type_name -> appswitch.type.v1.Endpoint
-	15, // 4: appswitch.router.v1.Service.session_affinity:type_name -> google.protobuf.Duration
-	11, // 5: appswitch.router.v1.ServiceKey.protocol:type_name -> appswitch.type.v1.Protocol
-	12, // 6: appswitch.router.v1.ServiceKey.address:type_name -> appswitch.type.v1.SocketAddress
+	14, // 0: appswitch.router.v1.Service.protocol:type_name -> appswitch.type.v1.Protocol
+	15, // 1: appswitch.router.v1.Service.address:type_name -> appswitch.type.v1.SocketAddress
+	16, // 2: appswitch.router.v1.Service.balancer:type_name -> appswitch.type.v1.BalancerType
+	17, // 3: appswitch.router.v1.Service.endpoints:type_name -> appswitch.type.v1.Endpoint
+	18, // 4: appswitch.router.v1.Service.session_affinity:type_name -> google.protobuf.Duration
+	14, // 5: appswitch.router.v1.ServiceKey.protocol:type_name -> appswitch.type.v1.Protocol
+	15, // 6: appswitch.router.v1.ServiceKey.address:type_name -> appswitch.type.v1.SocketAddress
 	1,  // 7: appswitch.router.v1.WatchRoutesResponse.upserts:type_name -> appswitch.router.v1.Service
 	2,  // 8: appswitch.router.v1.WatchRoutesResponse.removes:type_name -> appswitch.router.v1.ServiceKey
-	16, // 9: appswitch.router.v1.WatchRoutesResponse.nodes:type_name -> appswitch.type.v1.Node
-	17, // 10: appswitch.router.v1.WatchRoutesResponse.policies:type_name -> appswitch.type.v1.Policy
-	15, // 11: appswitch.router.v1.WatchRoutesResponse.age:type_name -> google.protobuf.Duration
-	10, // 12: appswitch.router.v1.RouteRequest.labels:type_name -> appswitch.router.v1.RouteRequest.LabelsEntry
-	11, // 13: appswitch.router.v1.RouteRequest.protocol:type_name -> appswitch.type.v1.Protocol
-	12, // 14: appswitch.router.v1.RouteRequest.destination:type_name -> appswitch.type.v1.SocketAddress
+	19, // 9: appswitch.router.v1.WatchRoutesResponse.nodes:type_name -> appswitch.type.v1.Node
+	20, // 10: appswitch.router.v1.WatchRoutesResponse.policies:type_name -> appswitch.type.v1.Policy
+	18, // 11: appswitch.router.v1.WatchRoutesResponse.age:type_name -> google.protobuf.Duration
+	13, // 12: appswitch.router.v1.RouteRequest.labels:type_name -> appswitch.router.v1.RouteRequest.LabelsEntry
+	14, // 13: appswitch.router.v1.RouteRequest.protocol:type_name -> appswitch.type.v1.Protocol
+	15, // 14: appswitch.router.v1.RouteRequest.destination:type_name -> appswitch.type.v1.SocketAddress
 	0,  // 15: appswitch.router.v1.RouteResponse.verdict:type_name -> appswitch.router.v1.Verdict
-	14, // 16: appswitch.router.v1.RouteResponse.endpoint:type_name -> appswitch.type.v1.Endpoint
-	14, // 17: appswitch.router.v1.Candidate.endpoint:type_name -> appswitch.type.v1.Endpoint
+	17, // 16: appswitch.router.v1.RouteResponse.endpoint:type_name -> appswitch.type.v1.Endpoint
+	17, // 17: appswitch.router.v1.Candidate.endpoint:type_name -> appswitch.type.v1.Endpoint
 	0,  // 18: appswitch.router.v1.ExplainResponse.verdict:type_name -> appswitch.router.v1.Verdict
-	12, // 19: appswitch.router.v1.ExplainResponse.destination:type_name -> appswitch.type.v1.SocketAddress
+	15, // 19: appswitch.router.v1.ExplainResponse.destination:type_name -> appswitch.type.v1.SocketAddress
 	8,  // 20: appswitch.router.v1.ExplainResponse.candidates:type_name -> appswitch.router.v1.Candidate
-	15, // 21: appswitch.router.v1.ExplainResponse.age:type_name -> google.protobuf.Duration
-	3,  // 22: appswitch.router.v1.RouterService.WatchRoutes:input_type -> appswitch.router.v1.WatchRoutesRequest
-	5,  // 23: appswitch.router.v1.RouterService.Route:input_type -> appswitch.router.v1.RouteRequest
-	7,  // 24: appswitch.router.v1.RouterService.Explain:input_type -> appswitch.router.v1.ExplainRequest
-	4,  // 25: appswitch.router.v1.RouterService.WatchRoutes:output_type -> appswitch.router.v1.WatchRoutesResponse
-	6,  // 26: appswitch.router.v1.RouterService.Route:output_type -> appswitch.router.v1.RouteResponse
-	9,  // 27: appswitch.router.v1.RouterService.Explain:output_type -> appswitch.router.v1.ExplainResponse
-	25, // [25:28] is the sub-list for method output_type
-	22, // [22:25] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	18, // 21: appswitch.router.v1.ExplainResponse.age:type_name -> google.protobuf.Duration
+	20, // 22: appswitch.router.v1.ReplayPoliciesRequest.policies:type_name -> appswitch.type.v1.Policy
+	5,  // 23: appswitch.router.v1.ReplayPoliciesRequest.flows:type_name -> appswitch.router.v1.RouteRequest
+	6,  // 24: appswitch.router.v1.ReplayedFlow.present:type_name -> appswitch.router.v1.RouteResponse
+	6,  // 25: appswitch.router.v1.ReplayedFlow.draft:type_name -> appswitch.router.v1.RouteResponse
+	11, // 26: appswitch.router.v1.ReplayPoliciesResponse.flows:type_name -> appswitch.router.v1.ReplayedFlow
+	3,  // 27: appswitch.router.v1.RouterService.WatchRoutes:input_type -> appswitch.router.v1.WatchRoutesRequest
+	5,  // 28: appswitch.router.v1.RouterService.Route:input_type -> appswitch.router.v1.RouteRequest
+	7,  // 29: appswitch.router.v1.RouterService.Explain:input_type -> appswitch.router.v1.ExplainRequest
+	10, // 30: appswitch.router.v1.RouterService.ReplayPolicies:input_type -> appswitch.router.v1.ReplayPoliciesRequest
+	4,  // 31: appswitch.router.v1.RouterService.WatchRoutes:output_type -> appswitch.router.v1.WatchRoutesResponse
+	6,  // 32: appswitch.router.v1.RouterService.Route:output_type -> appswitch.router.v1.RouteResponse
+	9,  // 33: appswitch.router.v1.RouterService.Explain:output_type -> appswitch.router.v1.ExplainResponse
+	12, // 34: appswitch.router.v1.RouterService.ReplayPolicies:output_type -> appswitch.router.v1.ReplayPoliciesResponse
+	31, // [31:35] is the sub-list for method output_type
+	27, // [27:31] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_router_v1_router_proto_init() }
@@ -969,7 +1205,7 @@ func file_appswitch_router_v1_router_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_appswitch_router_v1_router_proto_rawDesc), len(file_appswitch_router_v1_router_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RouterService_WatchRoutes_FullMethodName = "/appswitch.router.v1.RouterService/WatchRoutes"
-	RouterService_Route_FullMethodName       = "/appswitch.router.v1.RouterService/Route"
-	RouterService_Explain_FullMethodName     = "/appswitch.router.v1.RouterService/Explain"
+	RouterService_WatchRoutes_FullMethodName    = "/appswitch.router.v1.RouterService/WatchRoutes"
+	RouterService_Route_FullMethodName          = "/appswitch.router.v1.RouterService/Route"
+	RouterService_Explain_FullMethodName        = "/appswitch.router.v1.RouterService/Explain"
+	RouterService_ReplayPolicies_FullMethodName = "/appswitch.router.v1.RouterService/ReplayPolicies"
 )
 
 // RouterServiceClient is the client API for RouterService service.
@@ -40,6 +41,9 @@ type RouterServiceClient interface {
 	Route(ctx context.Context, in *RouteRequest, opts ...grpc.CallOption) (*RouteResponse, error)
 	// Explain says why a flow is decided as it is: the candidates and, for each, why it is in or out.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// ReplayPolicies decides flows twice on the router's present snapshot: with the policies that there are, and with those
+	// of a draft. It changes nothing.
+	ReplayPolicies(ctx context.Context, in *ReplayPoliciesRequest, opts ...grpc.CallOption) (*ReplayPoliciesResponse, error)
 }
 
 type routerServiceClient struct {
@@ -89,6 +93,16 @@ func (c *routerServiceClient) Explain(ctx context.Context, in *ExplainRequest, o
 	return out, nil
 }
 
+func (c *routerServiceClient) ReplayPolicies(ctx context.Context, in *ReplayPoliciesRequest, opts ...grpc.CallOption) (*ReplayPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReplayPoliciesResponse)
+	err := c.cc.Invoke(ctx, RouterService_ReplayPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RouterServiceServer is the server API for RouterService service.
 // All implementations must embed UnimplementedRouterServiceServer
 // for forward compatibility.
@@ -103,6 +117,9 @@ type RouterServiceServer interface {
 	Route(context.Context, *RouteRequest) (*RouteResponse, error)
 	// Explain says why a flow is decided as it is: the candidates and, for each, why it is in or out.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// ReplayPolicies decides flows twice on the router's present snapshot: with the policies that there are, and with those
+	// of a draft. It changes nothing.
+	ReplayPolicies(context.Context, *ReplayPoliciesRequest) (*ReplayPoliciesResponse, error)
 	mustEmbedUnimplementedRouterServiceServer()
 }
 
@@ -121,6 +138,9 @@ func (UnimplementedRouterServiceServer) Route(context.Context, *RouteRequest) (*
 }
 func (UnimplementedRouterServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedRouterServiceServer) ReplayPolicies(context.Context, *ReplayPoliciesRequest) (*ReplayPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplayPolicies not implemented")
 }
 func (UnimplementedRouterServiceServer) mustEmbedUnimplementedRouterServiceServer() {}
 func (UnimplementedRouterServiceServer) testEmbeddedByValue()                       {}
@@ -190,6 +210,24 @@ func _RouterService_Explain_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RouterService_ReplayPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplayPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RouterServiceServer).ReplayPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RouterService_ReplayPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RouterServiceServer).ReplayPolicies(ctx, req.(*ReplayPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RouterService_ServiceDesc is the grpc.ServiceDesc for RouterService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -204,6 +242,10 @@ var RouterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _RouterService_Explain_Handler,
+		},
+		{
+			MethodName: "ReplayPolicies",
+			Handler:    _RouterService_ReplayPolicies_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

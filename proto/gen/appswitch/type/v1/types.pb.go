@@ -791,27 +791,99 @@ func (x *VirtualService) GetSourceIp() string {
 	return ""
 }
 
-// Policy admits or refuses flows between applications selected by their labels. Deny wins over allow; with no
-// matching policy, client and server must share at least one label.
+// PortRange is a range of ports.
+type PortRange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First port, 1 to 65535. Required.
+	First uint32 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	// Last port, not below the first, to 65535. Required.
+	Last          uint32 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortRange) Reset() {
+	*x = PortRange{}
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortRange) ProtoMessage() {}
+
+func (x *PortRange) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
+func (*PortRange) Descriptor() ([]byte, []int) {
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PortRange) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *PortRange) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+// Policy admits or refuses connections by who connects where. What it leaves out matches everything. Deny wins over
+// allow; with no matching policy, client and server must share at least one label, and what is outside may be reached.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name, unique in the cluster. Required.
+	// Name, unique in the cluster: a DNS label or a name of several (RFC 1123). Required.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What happens to a matching flow. Required.
+	// What happens to a matching connection. Required.
 	Action PolicyAction `protobuf:"varint,2,opt,name=action,proto3,enum=appswitch.type.v1.PolicyAction" json:"action,omitempty"`
-	// Labels that the client must all carry; empty matches every client.
+	// Labels that the client must all carry.
 	From map[string]string `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Labels that the server must all carry; empty matches every server.
+	// Labels that the server must all carry.
 	To map[string]string `protobuf:"bytes,4,rep,name=to,proto3" json:"to,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Service ports to which the policy applies; empty means all.
-	Ports         []uint32 `protobuf:"varint,5,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	// Ports of the service, or of the address outside, 1 to 65535. With port_ranges at most 256.
+	Ports []uint32 `protobuf:"varint,5,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	// Further conditions on the client's labels, which must all hold: "k!=v", "k", "!k", "k in (v,w)", "k notin (v,w)",
+	// several separated by commas; at most 4096 bytes. "k=v" is understood as well, and moves to from.
+	FromSelector string `protobuf:"bytes,6,opt,name=from_selector,json=fromSelector,proto3" json:"from_selector,omitempty"`
+	// Further conditions on the server's labels, likewise.
+	ToSelector string `protobuf:"bytes,7,opt,name=to_selector,json=toSelector,proto3" json:"to_selector,omitempty"`
+	// Networks outside AppSwitch to which the policy applies, in CIDR notation, at most 256. Given along with labels of the
+	// server, the policy applies to either: these servers, and these networks. Addresses of applications and virtual
+	// services are in no network.
+	ToCidrs []string `protobuf:"bytes,8,rep,name=to_cidrs,json=toCidrs,proto3" json:"to_cidrs,omitempty"`
+	// Networks that are taken out of to_cidrs, in CIDR notation, at most 256.
+	ExceptCidrs []string `protobuf:"bytes,9,rep,name=except_cidrs,json=exceptCidrs,proto3" json:"except_cidrs,omitempty"`
+	// Ranges of ports, beside ports.
+	PortRanges []*PortRange `protobuf:"bytes,10,rep,name=port_ranges,json=portRanges,proto3" json:"port_ranges,omitempty"`
+	// Transport protocol; unset: each.
+	Protocol Protocol `protobuf:"varint,11,opt,name=protocol,proto3,enum=appswitch.type.v1.Protocol" json:"protocol,omitempty"`
+	// Whether the policy only tells what it would refuse, and refuses nothing. With POLICY_ACTION_DENY only.
+	Audit         bool `protobuf:"varint,12,opt,name=audit,proto3" json:"audit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[6]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +895,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[6]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +908,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Policy) GetName() string {
@@ -874,6 +946,55 @@ func (x *Policy) GetPorts() []uint32 {
 	return nil
 }
 
+func (x *Policy) GetFromSelector() string {
+	if x != nil {
+		return x.FromSelector
+	}
+	return ""
+}
+
+func (x *Policy) GetToSelector() string {
+	if x != nil {
+		return x.ToSelector
+	}
+	return ""
+}
+
+func (x *Policy) GetToCidrs() []string {
+	if x != nil {
+		return x.ToCidrs
+	}
+	return nil
+}
+
+func (x *Policy) GetExceptCidrs() []string {
+	if x != nil {
+		return x.ExceptCidrs
+	}
+	return nil
+}
+
+func (x *Policy) GetPortRanges() []*PortRange {
+	if x != nil {
+		return x.PortRanges
+	}
+	return nil
+}
+
+func (x *Policy) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *Policy) GetAudit() bool {
+	if x != nil {
+		return x.Audit
+	}
+	return false
+}
+
 // AddressClaim keeps an address virtual, and bound to a name, for as long as it stands: a connect to a claimed
 // address that has no endpoint is refused and never leaves the cluster.
 type AddressClaim struct {
@@ -892,7 +1013,7 @@ type AddressClaim struct {
 
 func (x *AddressClaim) Reset() {
 	*x = AddressClaim{}
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[7]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1025,7 @@ func (x *AddressClaim) String() string {
 func (*AddressClaim) ProtoMessage() {}
 
 func (x *AddressClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[7]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1038,7 @@ func (x *AddressClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressClaim.ProtoReflect.Descriptor instead.
 func (*AddressClaim) Descriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AddressClaim) GetIp() string {
@@ -1015,13 +1136,26 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\tsource_ip\x18\b \x01(\tR\bsourceIp\x1a:\n" +
 	"\fWeightsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xc7\x02\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"5\n" +
+	"\tPortRange\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\rR\x04last\"\xd9\x04\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x1f.appswitch.type.v1.PolicyActionR\x06action\x127\n" +
 	"\x04from\x18\x03 \x03(\v2#.appswitch.type.v1.Policy.FromEntryR\x04from\x121\n" +
 	"\x02to\x18\x04 \x03(\v2!.appswitch.type.v1.Policy.ToEntryR\x02to\x12\x14\n" +
-	"\x05ports\x18\x05 \x03(\rR\x05ports\x1a7\n" +
+	"\x05ports\x18\x05 \x03(\rR\x05ports\x12#\n" +
+	"\rfrom_selector\x18\x06 \x01(\tR\ffromSelector\x12\x1f\n" +
+	"\vto_selector\x18\a \x01(\tR\n" +
+	"toSelector\x12\x19\n" +
+	"\bto_cidrs\x18\b \x03(\tR\atoCidrs\x12!\n" +
+	"\fexcept_cidrs\x18\t \x03(\tR\vexceptCidrs\x12=\n" +
+	"\vport_ranges\x18\n" +
+	" \x03(\v2\x1c.appswitch.type.v1.PortRangeR\n" +
+	"portRanges\x127\n" +
+	"\bprotocol\x18\v \x01(\x0e2\x1b.appswitch.type.v1.ProtocolR\bprotocol\x12\x14\n" +
+	"\x05audit\x18\f \x01(\bR\x05audit\x1a7\n" +
 	"\tFromEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a5\n" +
@@ -1062,7 +1196,7 @@ func file_appswitch_type_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_appswitch_type_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_appswitch_type_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_appswitch_type_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_appswitch_type_v1_types_proto_goTypes = []any{
 	(Protocol)(0),                 // 0: appswitch.type.v1.Protocol
 	(BalancerType)(0),             // 1: appswitch.type.v1.BalancerType
@@ -1073,39 +1207,42 @@ var file_appswitch_type_v1_types_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 6: appswitch.type.v1.Endpoint
 	(*PortMapping)(nil),           // 7: appswitch.type.v1.PortMapping
 	(*VirtualService)(nil),        // 8: appswitch.type.v1.VirtualService
-	(*Policy)(nil),                // 9: appswitch.type.v1.Policy
-	(*AddressClaim)(nil),          // 10: appswitch.type.v1.AddressClaim
-	nil,                           // 11: appswitch.type.v1.Node.LabelsEntry
-	nil,                           // 12: appswitch.type.v1.App.LabelsEntry
-	nil,                           // 13: appswitch.type.v1.Endpoint.LabelsEntry
-	nil,                           // 14: appswitch.type.v1.VirtualService.WeightsEntry
-	nil,                           // 15: appswitch.type.v1.Policy.FromEntry
-	nil,                           // 16: appswitch.type.v1.Policy.ToEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*PortRange)(nil),             // 9: appswitch.type.v1.PortRange
+	(*Policy)(nil),                // 10: appswitch.type.v1.Policy
+	(*AddressClaim)(nil),          // 11: appswitch.type.v1.AddressClaim
+	nil,                           // 12: appswitch.type.v1.Node.LabelsEntry
+	nil,                           // 13: appswitch.type.v1.App.LabelsEntry
+	nil,                           // 14: appswitch.type.v1.Endpoint.LabelsEntry
+	nil,                           // 15: appswitch.type.v1.VirtualService.WeightsEntry
+	nil,                           // 16: appswitch.type.v1.Policy.FromEntry
+	nil,                           // 17: appswitch.type.v1.Policy.ToEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
 }
 var file_appswitch_type_v1_types_proto_depIdxs = []int32{
-	17, // 0: appswitch.type.v1.Node.start_time:type_name -> google.protobuf.Timestamp
-	11, // 1: appswitch.type.v1.Node.labels:type_name -> appswitch.type.v1.Node.LabelsEntry
-	12, // 2: appswitch.type.v1.App.labels:type_name -> appswitch.type.v1.App.LabelsEntry
-	17, // 3: appswitch.type.v1.App.start_time:type_name -> google.protobuf.Timestamp
+	18, // 0: appswitch.type.v1.Node.start_time:type_name -> google.protobuf.Timestamp
+	12, // 1: appswitch.type.v1.Node.labels:type_name -> appswitch.type.v1.Node.LabelsEntry
+	13, // 2: appswitch.type.v1.App.labels:type_name -> appswitch.type.v1.App.LabelsEntry
+	18, // 3: appswitch.type.v1.App.start_time:type_name -> google.protobuf.Timestamp
 	0,  // 4: appswitch.type.v1.Endpoint.protocol:type_name -> appswitch.type.v1.Protocol
 	3,  // 5: appswitch.type.v1.Endpoint.service_address:type_name -> appswitch.type.v1.SocketAddress
 	3,  // 6: appswitch.type.v1.Endpoint.host_address:type_name -> appswitch.type.v1.SocketAddress
-	13, // 7: appswitch.type.v1.Endpoint.labels:type_name -> appswitch.type.v1.Endpoint.LabelsEntry
+	14, // 7: appswitch.type.v1.Endpoint.labels:type_name -> appswitch.type.v1.Endpoint.LabelsEntry
 	1,  // 8: appswitch.type.v1.VirtualService.balancer:type_name -> appswitch.type.v1.BalancerType
 	7,  // 9: appswitch.type.v1.VirtualService.ports:type_name -> appswitch.type.v1.PortMapping
-	14, // 10: appswitch.type.v1.VirtualService.weights:type_name -> appswitch.type.v1.VirtualService.WeightsEntry
-	18, // 11: appswitch.type.v1.VirtualService.session_affinity:type_name -> google.protobuf.Duration
+	15, // 10: appswitch.type.v1.VirtualService.weights:type_name -> appswitch.type.v1.VirtualService.WeightsEntry
+	19, // 11: appswitch.type.v1.VirtualService.session_affinity:type_name -> google.protobuf.Duration
 	2,  // 12: appswitch.type.v1.Policy.action:type_name -> appswitch.type.v1.PolicyAction
-	15, // 13: appswitch.type.v1.Policy.from:type_name -> appswitch.type.v1.Policy.FromEntry
-	16, // 14: appswitch.type.v1.Policy.to:type_name -> appswitch.type.v1.Policy.ToEntry
-	17, // 15: appswitch.type.v1.AddressClaim.expire_time:type_name -> google.protobuf.Timestamp
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	16, // 13: appswitch.type.v1.Policy.from:type_name -> appswitch.type.v1.Policy.FromEntry
+	17, // 14: appswitch.type.v1.Policy.to:type_name -> appswitch.type.v1.Policy.ToEntry
+	9,  // 15: appswitch.type.v1.Policy.port_ranges:type_name -> appswitch.type.v1.PortRange
+	0,  // 16: appswitch.type.v1.Policy.protocol:type_name -> appswitch.type.v1.Protocol
+	18, // 17: appswitch.type.v1.AddressClaim.expire_time:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_type_v1_types_proto_init() }
@@ -1119,7 +1256,7 @@ func file_appswitch_type_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_appswitch_type_v1_types_proto_rawDesc), len(file_appswitch_type_v1_types_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

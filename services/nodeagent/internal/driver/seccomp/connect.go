@@ -439,14 +439,18 @@ func (op *connect) release() {
 	}
 }
 
-// log tells of connects that are decided by policy; lookups and what resolvers do to sort addresses (a UDP connect to
-// each) are not.
+// log tells of a connect. Lookups are left out, and so is what resolvers do to sort addresses (a UDP connect to each), but for
+// what a policy has to say of it.
 func (op *connect) log(errno syscall.Errno) {
-	if op.target.reason == ax.ReasonDNS || op.s.Proto == ax.UDP {
+	switch {
+	case op.target.reason == ax.ReasonDNS:
+		return
+	case op.s.Proto == ax.UDP:
+		op.t.logDatagram(op.dest, &op.target)
 		return
 	}
-	op.t.d.deps.Flows.Add(flows.Flow{
-		Time: now(), App: op.t.app.ID, Proto: op.s.Proto, Dest: op.dest, Verdict: op.target.verdict, Reason: op.target.reason,
+	op.t.logFlow(flows.Flow{
+		Proto: op.s.Proto, Dest: op.dest, Verdict: op.target.verdict, Reason: op.target.reason, Policy: op.target.policy, Audit: op.target.audit,
 		Host: op.target.addr, Errno: errno, Retries: len(op.tried),
 	})
 }

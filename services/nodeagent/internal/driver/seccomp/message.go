@@ -195,6 +195,7 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (to, a
 	if target.reason == ax.ReasonDNS {
 		asked = dest
 	}
+	t.logDatagram(dest, &target)
 	return target.addr, asked, target.errno
 }
 

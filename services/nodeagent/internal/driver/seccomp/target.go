@@ -20,6 +20,8 @@ type target struct {
 	source   netip.Addr     // real address to connect from; invalid: any
 	verdict  ax.Verdict
 	reason   ax.Reason
+	policy   string        // that decided, if one did
+	audit    string        // policy in audit mode that would refuse what is carried out, if one would
 	errno    syscall.Errno // refused: what the application gets
 }
 
@@ -58,7 +60,7 @@ func (t *task) resolve(s socktab.Socket, dest netip.AddrPort, tried []ax.Endpoin
 		return target{verdict: ax.Deny, reason: ax.ReasonNoSnapshot}, false
 	}
 	d := t.d.deps.Decider.Decide(snapshot, ax.Flow{App: t.app.ID, Client: t.app.Addr, Labels: t.app.Labels, Proto: s.Proto, Dest: dest}, tried)
-	out := target{verdict: d.Verdict, reason: d.Reason}
+	out := target{verdict: d.Verdict, reason: d.Reason, policy: d.Policy, audit: d.Audit}
 	switch d.Verdict {
 	case ax.Allow:
 		out.addr, out.endpoint, out.source, out.managed = d.Endpoint.Host, d.Endpoint, d.Source, s.Proto == ax.TCP

@@ -55,6 +55,7 @@ type task struct {
 
 	lookups  lookups   // name lookups on unconnected sockets
 	rejected time.Time // when a closed connection was last logged
+	policies policyLog // what policies decided and was told
 	buf      []byte    // payload of one datagram
 
 	// mu guards posted and closed.
