@@ -10,8 +10,10 @@ import (
 // Limits of the metrics' label values.
 const (
 	maxOutcomes = 64  // the vocabulary has far fewer
-	maxPolicies = 256 // names of policies; the flows of others count as those of "other"
+	maxPolicies = 256 // names of policies; those of further ones count as otherPolicies
 )
+
+const otherPolicies = "other"
 
 type outcome struct {
 	verdict ax.Verdict
@@ -51,6 +53,9 @@ func newMetrics() *metrics {
 	for _, o := range usual {
 		m.outcomes[o] = m.connects.WithLabelValues(o.verdict.String(), string(o.reason))
 	}
+	for _, did := range []string{"allow", "deny", "audit"} {
+		m.policies.WithLabelValues(otherPolicies, did)
+	}
 	return m
 }
 
@@ -85,7 +90,7 @@ func (m *metrics) count(f *Flow) {
 func (m *metrics) countPolicy(name, outcome string) {
 	if _, known := m.names[name]; !known {
 		if len(m.names) >= maxPolicies {
-			name = "other"
+			name = otherPolicies
 		} else {
 			m.names[name] = struct{}{}
 		}
