@@ -130,3 +130,51 @@ func TestRoute(t *testing.T) {
 		}
 	}
 }
+
+// TestReplayPolicies: a draft decides flows as it would if it were applied, and what is there stays.
+func TestReplayPolicies(t *testing.T) {
+	r := explainRig(t)
+	flow := func(role, ip string, port uint32) *routerv1.RouteRequest {
+		return &routerv1.RouteRequest{Labels: ax.Labels{"role": role}, Destination: &typev1.SocketAddress{Ip: ip, Port: port}}
+	}
+	deny := typev1.PolicyAction_POLICY_ACTION_DENY
+	req := &routerv1.ReplayPoliciesRequest{
+		Policies: []*typev1.Policy{
+			{Name: "no-prod", Action: deny, To: map[string]string{"role": "prod"}, Ports: []uint32{80}},
+			{Name: "tell", Action: deny, ToCidrs: []string{"8.8.0.0/16"}, Audit: true},
+		},
+		RemovedPolicies: []string{"no-five"},
+		Flows:           []*routerv1.RouteRequest{flow("prod", "1.1.1.1", 80), flow("test", "1.1.1.1", 80), flow("prod", "1.1.1.1", 5), flow("prod", "8.8.8.8", 53), flow("prod", "9.9.9.9", 53)},
+	}
+	want := []string{
+		"true ALLOW shared-label  / DENY policy-deny: no-prod ",
+		"false ALLOW shared-label  / ALLOW shared-label ",
+		"true DENY policy-deny: no-five  / ALLOW shared-label ",
+		"true PASSTHROUGH external  / PASSTHROUGH external tell",
+		"false PASSTHROUGH external  / PASSTHROUGH external ",
+	}
+	for range 2 { // the draft leaves nothing behind
+		resp, err := r.client.ReplayPolicies(t.Context(), req)
+		if err != nil || len(resp.GetFlows()) != len(want) || resp.GetRevision() == 0 {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		text := func(d *routerv1.RouteResponse) string {
+			return fmt.Sprintf("%s %s %s", strings.TrimPrefix(d.GetVerdict().String(), "VERDICT_"), d.GetReason(), d.GetAuditPolicy())
+		}
+		for i, f := range resp.GetFlows() {
+			if got := fmt.Sprintf("%v %s / %s", f.GetChanged(), text(f.GetPresent()), text(f.GetDraft())); got != want[i] {
+				t.Errorf("flow %d: %q, want %q", i, got, want[i])
+			}
+		}
+	}
+	for says, bad := range map[string]*routerv1.ReplayPoliciesRequest{
+		"policy.action":         {Policies: []*typev1.Policy{{Name: "p"}}},
+		"flows[0]: destination": {Flows: []*routerv1.RouteRequest{{}}},
+		"1025 flows":            {Flows: make([]*routerv1.RouteRequest, 1025)},
+		"1001 policies":         {RemovedPolicies: make([]string, 1001)},
+	} {
+		if _, err := r.client.ReplayPolicies(t.Context(), bad); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, want INVALID_ARGUMENT with %q", err, says)
+		}
+	}
+}

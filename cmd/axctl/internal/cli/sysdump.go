@@ -139,7 +139,7 @@ func (f *dumpFlags) parts(program string, client *api.Client, tls rpc.TLS) []sys
 		}},
 		{Name: "flows.ndjson", Get: func(ctx context.Context) ([]byte, error) { return pastFlows(ctx, client) }},
 	}
-	for _, name := range []string{"nodes", "apps", "servers", "sockets", "vservices", "proxies"} {
+	for _, name := range []string{"nodes", "apps", "servers", "sockets", "vservices", "policies", "proxies"} {
 		parts = append(parts, sysdump.Part{Name: "tables/" + name + ".json", JSON: true, Get: table("/v1/"+name, nil)})
 	}
 	for _, addr := range f.debug {

@@ -245,6 +245,40 @@ appswitch_nodeagent_connects_total{reason="shared-label",verdict="allow"} 3
 	}
 }
 
+// TestPolicyMetric counts by the policies' names, of which there are so many and no more.
+func TestPolicyMetric(t *testing.T) {
+	l, r := newLog(t)
+	f := flow("a", 1)
+	f.Policy = "admits"
+	l.Add(f)
+	f.Audit = "tells"
+	l.Add(f)
+	f = flow("a", 1)
+	f.Verdict, f.Reason, f.Policy = ax.Deny, ax.ReasonPolicyDeny, "refuses"
+	l.Add(f)
+	const name = "appswitch_nodeagent_policy_flows_total"
+	want := `
+# HELP appswitch_nodeagent_policy_flows_total Flows that a policy decided, by its name and what it did: allow, deny, or audit, which only tells what would be refused.
+# TYPE appswitch_nodeagent_policy_flows_total counter
+appswitch_nodeagent_policy_flows_total{outcome="allow",policy="admits"} 2
+appswitch_nodeagent_policy_flows_total{outcome="allow",policy="other"} 0
+appswitch_nodeagent_policy_flows_total{outcome="audit",policy="other"} 0
+appswitch_nodeagent_policy_flows_total{outcome="audit",policy="tells"} 1
+appswitch_nodeagent_policy_flows_total{outcome="deny",policy="other"} 0
+appswitch_nodeagent_policy_flows_total{outcome="deny",policy="refuses"} 1
+`
+	if err := testutil.GatherAndCompare(r, strings.NewReader(want), name); err != nil {
+		t.Error(err)
+	}
+	for i := range 2 * maxPolicies {
+		f.Policy = fmt.Sprint("p", i)
+		l.Add(f)
+	}
+	if n, err := testutil.GatherAndCount(r, name); n != maxPolicies+3 || err != nil {
+		t.Errorf("%d label values, %v; want %d", n, err, maxPolicies+3)
+	}
+}
+
 func TestConcurrent(t *testing.T) {
 	l, _ := newLog(t)
 	var wg sync.WaitGroup

@@ -80,6 +80,45 @@ func TestPastFlows(t *testing.T) {
 	})
 }
 
+// TestPolicyFlows: the policy that decided, and the one that would have refused, are told and selected by.
+func TestPolicyFlows(t *testing.T) {
+	serve(t, &agent{}, func(t *testing.T, c nodeagentv1.NodeAgentServiceClient, log *flows.Log, _ *grpctest.Server) {
+		dest := netip.MustParseAddrPort("1.1.1.1:80")
+		log.Add(flows.Flow{App: "a", Dest: dest, Verdict: ax.Deny, Reason: ax.ReasonPolicyDeny, Policy: "no-db"})
+		log.Add(flows.Flow{App: "b", Dest: dest, Verdict: ax.Allow, Reason: ax.ReasonLabels, Audit: "tells"})
+		log.Add(flows.Flow{App: "c", Dest: dest, Verdict: ax.Allow, Reason: ax.ReasonPolicyAllow, Policy: "admits"})
+		deny := []routerv1.Verdict{routerv1.Verdict_VERDICT_DENY}
+		for want, req := range map[string]*nodeagentv1.WatchFlowsRequest{
+			"a policy-deny: no-db no-db  ":                          {Verdicts: deny},
+			"b shared-label  tells ":                                {Audited: true},
+			"a policy-deny: no-db no-db  b shared-label  tells ":    {Audited: true, Verdicts: deny},
+			"b shared-label  tells c policy-allow: admits admits  ": {Verdicts: []routerv1.Verdict{routerv1.Verdict_VERDICT_ALLOW}},
+			"c policy-allow: admits admits  ":                       {Last: 1},
+		} {
+			req.PastOnly = true
+			stream, err := c.WatchFlows(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for {
+				resp, err := stream.Recv()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				f := resp.GetFlow()
+				got += fmt.Sprintf("%s %s %s %s ", f.GetAppId(), f.GetReason(), f.GetPolicy(), f.GetAuditPolicy())
+			}
+			if got != want {
+				t.Errorf("%v: %q, want %q", req, got, want)
+			}
+		}
+	})
+}
+
 // TestPastThenNew has no gap between what was and what comes.
 func TestPastThenNew(t *testing.T) {
 	serve(t, &agent{}, func(t *testing.T, c nodeagentv1.NodeAgentServiceClient, log *flows.Log, _ *grpctest.Server) {
