@@ -242,6 +242,9 @@ func (s Selector) Split() (exact Labels, rest Selector) {
 // canonical returns the selector in the one order in which it is compared and stored.
 func (s Selector) canonical() Selector {
 	s = slices.Clone(s)
+	for i, c := range s {
+		s[i].Values = slices.Compact(slices.Sorted(slices.Values(c.Values)))
+	}
 	compare := func(a, b Condition) int {
 		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Op, b.Op), slices.Compare(a.Values, b.Values))
 	}

@@ -20,13 +20,6 @@ func makeMask(buf []uint64, n int) mask {
 func (m mask) set(i int)   { m[i/64] |= 1 << (i % 64) }
 func (m mask) clear(i int) { m[i/64] &^= 1 << (i % 64) }
 
-// add adds the numbers of another set, which is made for no more of them; nil has none.
-func (m mask) add(other mask) {
-	for i, w := range other {
-		m[i] |= w
-	}
-}
-
 func (m mask) has(i int) bool { return m[i/64]&(1<<(i%64)) != 0 }
 
 func (m mask) empty() bool {

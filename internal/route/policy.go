@@ -2,7 +2,6 @@ package route
 
 import (
 	"cmp"
-	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -19,8 +18,8 @@ type policy struct {
 // only tell; and an index, so that a connect looks at those that its client's labels lead to, however many there are.
 type policySet struct {
 	list    []*policy
-	byLabel map[label]mask // positions of the policies that ask for one of these labels
-	rest    mask           // positions of the others
+	byLabel map[label][]*policy // those that ask for one of these labels
+	rest    []*policy           // the others
 }
 
 func newPolicySet(list []*policy) *policySet {
@@ -28,18 +27,14 @@ func newPolicySet(list []*policy) *policySet {
 		return nil
 	}
 	slices.SortFunc(list, comparePolicies)
-	s := &policySet{list: list, byLabel: map[label]mask{}, rest: makeMask(nil, len(list))}
-	for i, p := range list {
+	s := &policySet{list: list, byLabel: map[label][]*policy{}}
+	for _, p := range list {
 		key, values := indexed(p.From)
 		if key == "" {
-			s.rest.set(i)
+			s.rest = append(s.rest, p)
 		}
 		for _, v := range values {
-			at := label{key, v}
-			if s.byLabel[at] == nil {
-				s.byLabel[at] = makeMask(nil, len(list))
-			}
-			s.byLabel[at].set(i)
+			s.byLabel[label{key, v}] = append(s.byLabel[label{key, v}], p)
 		}
 	}
 	return s
@@ -81,23 +76,28 @@ func comparePolicies(a, b *policy) int {
 // inlinePolicies is how many policies may match a client before judging allocates.
 const inlinePolicies = 16
 
-// matching appends the policies that apply to a client, in the order in which they decide.
+// matching appends the policies that apply to a client, in the order in which they decide, to buf, which is empty.
 func (s *policySet) matching(f *ax.Flow, buf []*policy) []*policy {
 	if s == nil {
 		return nil
 	}
-	var words [inlineWords]uint64
-	found := makeMask(words[:], len(s.list))
-	found.add(s.rest)
-	for key, value := range f.Labels {
-		found.add(s.byLabel[label{key, value}])
+	buf = appendMatching(buf, s.rest, f)
+	sorted := true
+	for key, value := range f.Labels { // no policy is found twice: a client has one value of the key by which it is indexed
+		before := len(buf)
+		buf = appendMatching(buf, s.byLabel[label{key, value}], f)
+		sorted = sorted && (before == 0 || before == len(buf))
 	}
-	for i, w := range found {
-		for ; w != 0; w &= w - 1 {
-			p := s.list[i*64+bits.TrailingZeros64(w)]
-			if (p.Proto == 0 || p.Proto == f.Proto) && p.From.Matches(f.Labels) {
-				buf = append(buf, p)
-			}
+	if !sorted {
+		slices.SortFunc(buf, comparePolicies)
+	}
+	return buf
+}
+
+func appendMatching(buf, from []*policy, f *ax.Flow) []*policy {
+	for _, p := range from {
+		if (p.Proto == 0 || p.Proto == f.Proto) && p.From.Matches(f.Labels) {
+			buf = append(buf, p)
 		}
 	}
 	return buf
