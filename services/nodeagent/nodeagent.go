@@ -256,6 +256,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("watch for closed sockets: %w", err)
 	}
 	defer monitor.Close()
+	monitor.Unanswered = s.driver.Unanswered
 	if err := s.restore(); err != nil { // after the monitor is open: no close is missed
 		return err
 	}

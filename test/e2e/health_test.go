@@ -130,6 +130,48 @@ func TestEjection(t *testing.T) {
 	equal(t, "ejected", metric(lab, "appswitch_nodeagent_outliers_ejected"), "0")
 }
 
+// TestSilentServer: a server outside AppSwitch whose packets are lost is left out as well, though its clients don't block in
+// connect and give up by themselves.
+func TestSilentServer(t *testing.T) {
+	lab := harness.New(t)
+	lab.StartDaemon("--outlier-base-time=1m")
+	serve(lab, "1.1.1.1", "well", "")
+	lab.Serving("1.1.1.1:80", 1)
+	lab.Neighbour().Output("ip route add blackhole " + harness.NodeIP + "/32")
+	lab.Output("ax create vservice --ip 1.1.1.9 --lbtype RoundRobin --ports 80 --backends 1.1.1.1," + harness.NeighbourIP + ":80 mixed")
+	const curl = "ax run -- curl -sS --connect-timeout 3 http://1.1.1.9/"
+	lab.Eventually(runLimit, "routes have both", func() error {
+		_, _, candidates := explained(t, lab, "1.1.1.9:80")
+		return wantText(strings.TrimPrefix(reasons(candidates), "external shared-label"), false)
+	})
+	var clients []*harness.Proc
+	for range 8 { // half of which meet the silent one
+		clients = append(clients, lab.Start(curl))
+	}
+	silent := 0
+	for _, c := range clients {
+		if r := c.Wait(runLimit); r.Code != 0 {
+			silent++
+		}
+	}
+	if silent != len(clients)/2 {
+		t.Errorf("%d of %d clients met the silent server, want half", silent, len(clients))
+	}
+	lab.Eventually(runLimit, "the silent server is ejected", func() error {
+		if n := metric(lab, "appswitch_nodeagent_outliers_ejected"); n != "1" {
+			return errors.New("ejected: " + n)
+		}
+		return nil
+	})
+	for range 6 {
+		equal(t, "who answers", lab.Output(curl), "well")
+	}
+	contains(t, "GET /v1/ejections", lab.Output("curl -sS --max-time 10 "+harness.REST+"/v1/ejections"), `"ip":"`+harness.NeighbourIP+`","port":80},"failures":`)
+	contains(t, "ax explain", lab.Output("ax explain --to 1.1.1.9:80"), "ejected for ")
+	lab.Neighbour().Output("ip route del blackhole " + harness.NodeIP + "/32")
+	lab.Output("ax delete vservice mixed")
+}
+
 // TestHealthChecks: servers are checked by their own node, and those that are ill are used only when no other is left.
 func TestHealthChecks(t *testing.T) {
 	lab := node(t)
