@@ -280,10 +280,10 @@ func (o *Outliers) known() bool { return o != nil && o.entries.Load() != nil }
 func (o *Outliers) any(now time.Time) bool { return o.known() && now.UnixNano() < o.latest.Load() }
 
 // setAside moves ejected endpoints from those that are preferred to those that are a last resort: in the order of their
-// ids, as many as the share allows, so that with some at least one stays whatever has happened. With all endpoints
-// ejected, the last resort is all of them: it fails open.
+// ids, as many as the share allows, and never all that there are. If others are a last resort already, none may be left
+// that is preferred; then all are equal, rather than that the one that fails comes before those.
 func (o *Outliers) setAside(g *group, first, last mask, now time.Time) {
-	n := first.count()
+	n := first.count() + last.count()
 	limit := min(o.cfg.Load().limit(n), n-1)
 	for i := first.next(0); i >= 0 && limit > 0; i = first.next(i + 1) {
 		e := g.endpoints[i]

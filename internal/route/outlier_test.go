@@ -244,3 +244,26 @@ func TestDecideByHealth(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingIsWell: of an unhealthy endpoint and an ejected one, neither comes first.
+func TestNothingIsWell(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	for n, want := range map[int]string{2: "[e000 e001]", 3: "[e002]"} {
+		cfg := outlierConfig
+		cfg.Failures = 1
+		o := route.NewOutliers(cfg)
+		s := cluster(n, ax.Random, 0, func(i int, e *ax.Endpoint) {
+			if i == 0 {
+				e.Health.State = ax.Unhealthy
+			}
+		})
+		d := route.NewDecider(route.Config{Outliers: o, Now: func() time.Time { return now }})
+		o.Failed(ax.TCP, host(1), now)
+		if got := reached(d, s); got != want {
+			t.Errorf("of %d, one unhealthy and one ejected: reached %s, want %s", n, got, want)
+		}
+		if got := eligible(s, route.EjectedElsewhere(cfg, ax.TCP, []netip.AddrPort{host(1)}, time.Now())); got != want {
+			t.Errorf("of %d, one unhealthy and one ejected: explained %s, want %s", n, got, want)
+		}
+	}
+}

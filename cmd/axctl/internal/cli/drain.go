@@ -172,7 +172,7 @@ func drainable(ctx context.Context, client *api.Client, arg string) ([]*typev1.A
 	case elsewhere != "":
 		return nil, fmt.Errorf("application %q runs on node %q, and the daemon at %s is that of %q: name its daemon with --server or --context", arg, elsewhere, client.Server(), here.GetNode())
 	}
-	hint := didYouMean("", arg, names)
+	hint := didYouMean("", arg, slices.Compact(slices.Sorted(slices.Values(names))))
 	if hint == "" {
 		hint = ": `ax get apps` lists them"
 	}

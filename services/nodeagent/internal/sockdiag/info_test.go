@@ -1,13 +1,14 @@
 package sockdiag
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 )
 
 // closing builds an inet_diag_msg with a protocol attribute and a tcp_info.
 func closing(retrans, segsIn uint32, infoSize int) []byte {
-	b := make([]byte, sizeDiagMsg)
+	b := bytes.Repeat([]byte{0}, sizeDiagMsg)
 	attr := func(kind uint16, data []byte) {
 		b = binary.NativeEndian.AppendUint16(b, uint16(sizeNlAttr+len(data)))
 		b = binary.NativeEndian.AppendUint16(b, kind)

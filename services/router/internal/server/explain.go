@@ -85,11 +85,8 @@ func (s *Server) Explain(_ context.Context, req *routerv1.ExplainRequest) (*rout
 // maxEjected bounds ExplainRequest.ejected.
 const maxEjected = route.MaxOutliers
 
-// ejected makes what the client's node knows of failed connects; nil if it knows of none.
+// ejected makes what the client's node knows of failed connects.
 func ejected(req *routerv1.ExplainRequest, proto ax.Protocol) (*route.Outliers, error) {
-	if len(req.GetEjected()) == 0 {
-		return nil, nil
-	}
 	if len(req.GetEjected()) > maxEjected {
 		return nil, rpc.Errorf(codes.InvalidArgument, "%d addresses, at most %d", len(req.GetEjected()), maxEjected).On("ejected")
 	}
