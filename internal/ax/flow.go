@@ -49,6 +49,9 @@ const (
 	ReasonNoEndpoint   Reason = "no-endpoint"      // the address is virtual and nothing serves the port
 	ReasonTried        Reason = "endpoints-failed" // every endpoint that may be reached has refused
 	ReasonStale        Reason = "stale"            // its node seems to be gone, and others are preferred
+	ReasonUnhealthy    Reason = "unhealthy"        // its checks fail, and others are preferred
+	ReasonEjected      Reason = "ejected"          // connects from this node to it have failed, and others are preferred
+	ReasonDraining     Reason = "draining"         // it is being drained: no new connections
 	ReasonReservedPort Reason = "reserved-port"    // one of AppSwitch's own ports
 	ReasonExternal     Reason = "external"         // not a virtual address; allowed: a backend outside AppSwitch
 	ReasonLoopback     Reason = "loopback"         // the application's own loopback

@@ -62,6 +62,7 @@ type Node struct {
 	Start         time.Time
 	ReservedPorts []uint16 // AppSwitch's own ports of that address, denied to applications
 	Labels        Labels   // what the node is, for people and selectors; no part of any decision
+	Draining      bool     // for people: its endpoints say it themselves
 }
 
 // App is a running application: one `ax run` and all its processes.
@@ -76,6 +77,9 @@ type App struct {
 	PID     int
 	Command string
 	Start   time.Time
+
+	Check    HealthCheck // how its endpoints are checked
+	Draining bool        // it, or its node, gets no new connections
 }
 
 // DNSName returns the name at which the application can be looked up; empty if it was given none.
@@ -98,6 +102,9 @@ type Endpoint struct {
 	Labels  Labels
 	Name    string // DNS name of the application, if any
 	Stale   bool   // its node's lease has expired: a last resort
+
+	Health   Health // as its node's checks find it
+	Draining bool   // gets no new connections
 
 	// External marks the address of a virtual service's backend outside AppSwitch: it has neither application, node nor
 	// labels, Service and Host are the same, and no node ever writes it.

@@ -18,7 +18,7 @@ func NodeFrom(p *typev1.Node) (ax.Node, error) {
 	if err != nil {
 		return ax.Node{}, err
 	}
-	n := ax.Node{Name: ax.NodeName(p.GetName()), Cluster: p.GetCluster(), Addr: addr, Version: p.GetVersion(), Driver: p.GetDriver(), Start: timeFrom(p.GetStartTime())}
+	n := ax.Node{Name: ax.NodeName(p.GetName()), Cluster: p.GetCluster(), Addr: addr, Version: p.GetVersion(), Driver: p.GetDriver(), Start: timeFrom(p.GetStartTime()), Draining: p.GetDraining()}
 	for _, rp := range p.GetReservedPorts() {
 		port, err := PortFrom("node.reserved_ports", rp)
 		if err != nil {
@@ -34,7 +34,7 @@ func NodeFrom(p *typev1.Node) (ax.Node, error) {
 
 // Node writes a node.
 func Node(n ax.Node) *typev1.Node {
-	p := &typev1.Node{Name: string(n.Name), Cluster: n.Cluster, Ip: n.Addr.String(), Version: n.Version, Driver: n.Driver, StartTime: timestamp(n.Start), Labels: n.Labels}
+	p := &typev1.Node{Name: string(n.Name), Cluster: n.Cluster, Ip: n.Addr.String(), Version: n.Version, Driver: n.Driver, StartTime: timestamp(n.Start), Labels: n.Labels, Draining: n.Draining}
 	for _, port := range n.ReservedPorts {
 		p.ReservedPorts = append(p.ReservedPorts, uint32(port))
 	}
@@ -54,9 +54,14 @@ func AppFrom(p *typev1.App) (ax.App, error) {
 	if err != nil {
 		return ax.App{}, fmt.Errorf("app.labels: %w", err)
 	}
+	check, err := HealthCheckFrom(p.GetHealthCheck())
+	if err != nil {
+		return ax.App{}, fmt.Errorf("app.%w", err)
+	}
 	return ax.App{
 		ID: ax.AppID(p.GetId()), Name: p.GetName(), Node: ax.NodeName(p.GetNode()), Cluster: p.GetCluster(), Addr: addr, Driver: p.GetDriver(),
 		Labels: labels, PID: int(p.GetPid()), Command: p.GetCommand(), Start: timeFrom(p.GetStartTime()),
+		Check: check, Draining: p.GetDraining(),
 	}, nil
 }
 
@@ -65,6 +70,7 @@ func App(a ax.App) *typev1.App {
 	return &typev1.App{
 		Id: string(a.ID), Name: a.Name, Node: string(a.Node), Cluster: a.Cluster, Ip: a.Addr.String(), Driver: a.Driver,
 		Labels: a.Labels, Pid: int32(a.PID), Command: a.Command, StartTime: timestamp(a.Start),
+		HealthCheck: HealthCheck(a.Check), Draining: a.Draining,
 	}
 }
 
@@ -82,9 +88,14 @@ func EndpointFrom(p *typev1.Endpoint) (ax.Endpoint, error) {
 	if err != nil {
 		return ax.Endpoint{}, err
 	}
+	health, err := HealthFrom(p.GetHealth())
+	if err != nil {
+		return ax.Endpoint{}, fmt.Errorf("endpoint.%w", err)
+	}
 	e := ax.Endpoint{
 		ID: ax.EndpointID(p.GetId()), App: ax.AppID(p.GetAppId()), Node: ax.NodeName(p.GetNode()), Cluster: p.GetCluster(),
 		Proto: proto, Service: service, Host: host, Labels: p.GetLabels(), Name: p.GetName(), Stale: p.GetStale(), External: p.GetExternal(),
+		Health: health, Draining: p.GetDraining(),
 	}
 	return e, e.Validate()
 }
@@ -94,6 +105,7 @@ func Endpoint(e ax.Endpoint) *typev1.Endpoint {
 	return &typev1.Endpoint{
 		Id: string(e.ID), AppId: string(e.App), Node: string(e.Node), Cluster: e.Cluster, Protocol: Protocol(e.Proto),
 		ServiceAddress: AddrPort(e.Service), HostAddress: AddrPort(e.Host), Labels: e.Labels, Name: e.Name, Stale: e.Stale, External: e.External,
+		Health: Health(e.Health), Draining: e.Draining,
 	}
 }
 

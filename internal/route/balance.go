@@ -118,6 +118,15 @@ func pickAny(candidates mask, weights []uint32) int {
 // endpoint refuses.
 func (d *Decider) pickInTurn(candidates mask, svc *service, tried []ax.EndpointID) int {
 	n := candidates.count()
+	left := n
+	for _, id := range tried {
+		if i := svc.position(id); i >= 0 && candidates.has(i) {
+			left--
+		}
+	}
+	if left == 0 {
+		return -1 // without a turn: those of last resort take it
+	}
 	start := 0
 	if n > 1 {
 		start = int(d.turns.next(svc.Key) % uint64(n))

@@ -17,20 +17,23 @@ type Load interface {
 // Config is what balancing works with. The zero Config is ready.
 type Config struct {
 	Load Load             // for LeastConn; nil: no endpoint has connections, so that weights alone decide
-	Now  func() time.Time // for session affinity; nil: time.Now
+	Now  func() time.Time // for session affinity and ejections; nil: time.Now
+	// Outliers knows the endpoints that are left out because connects to them have failed; nil: none.
+	Outliers *Outliers
 }
 
 // Decider decides flows. It holds only the state of balancing, and is safe for concurrent use.
 type Decider struct {
 	load       Load
 	now        func() time.Time
+	outliers   *Outliers
 	turns      turns
 	affinities affinities
 }
 
 // NewDecider returns a Decider.
 func NewDecider(cfg Config) *Decider {
-	d := &Decider{load: cfg.Load, now: cfg.Now}
+	d := &Decider{load: cfg.Load, now: cfg.Now, outliers: cfg.Outliers}
 	if d.now == nil {
 		d.now = time.Now
 	}
@@ -44,8 +47,9 @@ func (d *Decider) Overflows() uint64 { return d.turns.overflows.Load() + d.affin
 // Decide says what happens to a flow. The rules, of which the first that applies decides:
 //
 //  1. a reserved port of a node's address is refused;
-//  2. a service is reached if policy admits the client to one of its endpoints: the balancer's choice among those
-//     whose node is alive, and only if there is none, among the others;
+//  2. a service is reached if policy admits the client to one of its endpoints that is not draining: the balancer's choice
+//     among those that are well (their node is alive, their checks don't fail, connects to them don't either), and only
+//     if there is none, among the others;
 //  3. the real address of an endpoint is judged as its service is;
 //  4. any other port of a virtual address is refused;
 //  5. the rest is not ours: it is reached unless a policy refuses it.
@@ -120,14 +124,21 @@ func (d *Decider) choose(s *Snapshot, f ax.Flow, g *group, svc *service, tried [
 		case lastResort:
 			last.set(i)
 		case gone:
-			refusal.Reason = ax.ReasonNoEndpoint
+			if refusal.Reason = ax.ReasonNoEndpoint; e.Draining {
+				refusal.Reason = ax.ReasonDraining
+			}
 		}
 	}
 	if first.empty() && last.empty() {
-		if refusal.Reason == ax.ReasonNoEndpoint {
+		if refusal.Reason == ax.ReasonNoEndpoint || refusal.Reason == ax.ReasonDraining {
 			refusal.Policy = ""
 		}
 		return refusal
+	}
+	if d.outliers.known() {
+		if now := d.now(); d.outliers.any(now) {
+			d.outliers.setAside(g, first, last, now)
+		}
 	}
 	i := d.balance(s, f, g, svc, first, last, tried)
 	if i < 0 {

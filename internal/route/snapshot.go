@@ -167,9 +167,9 @@ func (s *Snapshot) standing(e *ax.Endpoint) standing {
 		_, suspect = s.suspects[e.Node]
 	}
 	switch {
-	case suspect && e.Stale:
+	case e.Draining || suspect && e.Stale:
 		return gone
-	case suspect || e.Stale:
+	case suspect || e.Stale || e.Health.State == ax.Unhealthy:
 		return lastResort
 	}
 	return preferred

@@ -35,6 +35,7 @@ const showConfig = "show-config"
 // SharedVariables are those of all programs of AppSwitch: one environment may serve several of them, so each passes over
 // what is another's (config.Options.Foreign).
 var SharedVariables = []string{
+	"AX_OUTLIER_FAILURES", "AX_OUTLIER_BASE_TIME", "AX_OUTLIER_MAX_TIME", "AX_OUTLIER_MAX_SHARE",
 	"AX_SERVER", "AX_CONTEXT", "AX_RUN_DIR", "AX_STATE_DIR", "AX_AGENT_STATE_DIR", "AX_DRIVER", "AX_NODE_INTERFACE", "AX_NODE_NAME", "AX_NEIGHBORS", "AX_CLUSTER",
 	"AX_CLEAN", "AX_DNS", "AX_DNS_ADDR", "AX_DNS_ALLOW_FORWARD", "AX_DNS_CACHE_SIZE", "AX_DNS_DOMAIN", "AX_DNS_LISTEN", "AX_DNS_PORT", "AX_DNS_SERVERS",
 	"AX_PORTS", "AX_NODE_LABELS", "AX_ETCD_UNSAFE_NO_FSYNC", "AX_REFLECTION", "AX_AGENT_TIMEOUT", "AX_REST_PORT", "AX_REST_LISTEN", "AX_GRPC_LISTEN", "AX_GOSSIP_PORT", "AX_GOSSIP_AUTO_DISCOVER", "AX_EGRESS_GATEWAY",

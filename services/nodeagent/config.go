@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/internal/route"
 	"appswitch.io/services/nodeagent/internal/portpool"
 	"appswitch.io/services/nodeagent/launch/wire"
 	"github.com/spf13/pflag"
@@ -33,6 +34,7 @@ type Config struct {
 	ResolverAddr  string   // where name lookups go, if Deps.ResolverAddr is not set
 	ReservedPorts []uint16 // of the node's address: AppSwitch's own, denied to applications
 	Version       string
+	Outliers      route.OutlierConfig // when endpoints to which connects fail are left out
 }
 
 // DefaultConfig returns the defaults of every flag.
@@ -44,7 +46,7 @@ func DefaultConfig() Config {
 	}
 	return Config{
 		NodeName: name, Cluster: "appswitch", Driver: "user", Ports: "40000-60000", RunDir: runDir, StateDir: "/run/appswitch-agent",
-		AgentTimeout: 30 * time.Second, DNS: true, DNSDomain: "appswitch.local",
+		AgentTimeout: 30 * time.Second, DNS: true, DNSDomain: "appswitch.local", Outliers: route.DefaultOutlierConfig(),
 		ReservedPorts: []uint16{6660, 6662, 6663, 6664, 6665, 6666, 7946, 7947},
 	}
 }
@@ -64,6 +66,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.DNS, "dns", c.DNS, "lead applications' name lookups to the DNS server")
 	fs.StringVar(&c.DNSDomain, "dns-domain", c.DNSDomain, "domain of the names of services")
 	fs.DurationVar(&c.AgentTimeout, "agent-timeout", c.AgentTimeout, "how long applications' calls wait for an agent that is away, or for the first routes")
+	outlierFlags(fs, &c.Outliers)
 }
 
 // Validate reports the first option that can't work.
@@ -82,6 +85,9 @@ func (c Config) Validate() error {
 	}
 	if c.AgentTimeout <= 0 {
 		return fmt.Errorf("--agent-timeout %s: must be more than 0", c.AgentTimeout)
+	}
+	if err := c.Outliers.Validate(); err != nil {
+		return fmt.Errorf("--outlier-%w", err)
 	}
 	for _, dir := range []string{c.RunDir, c.StateDir} {
 		if !filepath.IsAbs(dir) {

@@ -7,7 +7,7 @@ import (
 
 // Live returns the options that can change while the agent runs.
 func (s *Service) Live() config.Live {
-	return config.Live{"node-labels": func(fs *pflag.FlagSet) error {
+	live := config.Live{"node-labels": func(fs *pflag.FlagSet) error {
 		list, err := fs.GetStringSlice("node-labels")
 		if err != nil {
 			return err
@@ -18,4 +18,6 @@ func (s *Service) Live() config.Live {
 		}
 		return s.publisher.Relabel(labels)
 	}}
+	s.liveOutliers(live)
+	return live
 }

@@ -25,6 +25,7 @@ import (
 	"appswitch.io/services/nodeagent/internal/dnsrelay"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
 	"appswitch.io/services/nodeagent/internal/flows"
+	"appswitch.io/services/nodeagent/internal/health"
 	"appswitch.io/services/nodeagent/internal/journal"
 	"appswitch.io/services/nodeagent/internal/portpool"
 	"appswitch.io/services/nodeagent/internal/publish"
@@ -32,6 +33,7 @@ import (
 	"appswitch.io/services/nodeagent/internal/server"
 	"appswitch.io/services/nodeagent/internal/sockdiag"
 	"appswitch.io/services/nodeagent/internal/socktab"
+	"appswitch.io/services/nodeagent/internal/standing"
 	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -69,6 +71,9 @@ type Service struct {
 	routes    *routes.Watcher
 	flows     *flows.Log
 	conns     *conncount.Counter
+	outliers  *route.Outliers
+	board     *standing.Board
+	health    *health.Checker
 	driver    *seccomp.Driver
 	manager   *attach.Manager
 	server    *attach.Server
@@ -103,7 +108,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if s.conns, err = conncount.New(deps.Metrics); err != nil {
 		return nil, err
 	}
-	decider, err := newDecider(s.conns, deps.Metrics)
+	s.outliers = route.NewOutliers(cfg.Outliers)
+	if err := registerOutliers(s.outliers, deps.Metrics); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	s.board = standing.New(s.publisher)
+	if s.health, err = health.New(health.Deps{Log: deps.Log, Metrics: deps.Metrics, Table: s.table, Changed: s.board.SetHealth}); err != nil {
+		return nil, err
+	}
+	decider, err := newDecider(s.conns, s.outliers, deps.Metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +135,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s.driver = seccomp.New(seccomp.Config{NodeAddr: addr, AgentTimeout: cfg.AgentTimeout}, seccomp.Deps{
 		Log: deps.Log, Table: s.table, Ports: s.ports, Routes: s.routes, Decider: decider,
-		Publisher: s.publisher, Flows: s.flows, Resolver: resolver, Metrics: metrics, Relay: relay, Conns: s.conns,
+		Publisher: s.board, Flows: s.flows, Resolver: resolver, Metrics: metrics, Relay: relay, Conns: s.conns, Outliers: s.outliers,
 	})
 	s.manager, err = attach.NewManager(attach.Config{
 		Node: s.node, AgentTimeout: cfg.AgentTimeout, DNS: cfg.DNS, StateDir: filepath.Join(cfg.StateDir, "apps"), Clean: cfg.Clean,
@@ -130,6 +143,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.board.Connect(s.health, s.manager.Wishes)
+	s.manager.OnChange(s.board.Refresh)
 	if err := s.registerSizes(deps.Metrics); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -140,8 +155,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 }
 
 // newDecider returns what decides connects, with the metric of its bounds.
-func newDecider(load route.Load, r prometheus.Registerer) (*route.Decider, error) {
-	d := route.NewDecider(route.Config{Load: load})
+func newDecider(load route.Load, outliers *route.Outliers, r prometheus.Registerer) (*route.Decider, error) {
+	d := route.NewDecider(route.Config{Load: load, Outliers: outliers})
 	return d, r.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "appswitch_nodeagent_balance_forgotten_total",
 		Help: "Turns of services and affinities of clients that were forgotten because there were too many.",
@@ -207,7 +222,7 @@ func (s *Service) restore() error {
 	for _, app := range s.manager.Saved() {
 		for _, sock := range s.table.List(app.ID) {
 			if sock.Published && sock.State == socktab.Listening {
-				s.publisher.PutEndpoint(seccomp.Endpoint(app, sock))
+				s.board.PutEndpoint(seccomp.Endpoint(app, sock))
 			}
 		}
 	}
@@ -241,6 +256,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("watch for closed sockets: %w", err)
 	}
 	defer monitor.Close()
+	monitor.Unanswered = s.driver.Unanswered
 	if err := s.restore(); err != nil { // after the monitor is open: no close is missed
 		return err
 	}
@@ -256,6 +272,8 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.routes.Run(ctx) })
 	g.Go(func() error { return s.manager.Run(ctx) })
 	g.Go(func() error { return s.driver.Run(ctx) })
+	g.Go(func() error { return s.health.Run(ctx) })
+	g.Go(func() error { return s.forgetOutliers(ctx) })
 	g.Go(func() error { return s.server.Run(ctx, listener) })
 	g.Go(func() error {
 		return monitor.Run(ctx, func(cookies []uint64) {

@@ -2,13 +2,17 @@ package nodeagent
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/axpb"
+	"appswitch.io/internal/route"
 	nodeagentv1 "appswitch.io/proto/gen/appswitch/nodeagent/v1"
+	"appswitch.io/services/nodeagent/internal/attach"
 	"appswitch.io/services/nodeagent/internal/server"
 	"appswitch.io/services/nodeagent/internal/sockdiag"
+	"appswitch.io/services/nodeagent/internal/socktab"
 	"github.com/google/uuid"
 )
 
@@ -52,4 +56,49 @@ func (v view) Status() server.Status {
 		st.SnapshotRevision, st.SnapshotAge = snapshot.Revision(), v.s.routes.Age()
 	}
 	return st
+}
+
+func (v view) Ejections() ([]route.Ejection, int) {
+	return v.s.outliers.List(), v.s.outliers.Config().Share
+}
+
+func (v view) Drain(app ax.AppID, on bool) error {
+	err := v.s.manager.Drain(app, on)
+	if errors.Is(err, attach.ErrNoApp) {
+		return fmt.Errorf("%w: %w", server.ErrNotHere, err)
+	}
+	return err
+}
+
+// Drains counts the connections that draining applications still have: those that they have accepted and that are open,
+// and those that wait in the kernel to be accepted. What an application connects to itself on its loopback is its own
+// business.
+func (v view) Drains() (server.Drains, error) {
+	drains, node := v.s.manager.Drains()
+	out := server.Drains{Node: node}
+	if len(drains) == 0 {
+		return out, nil
+	}
+	waiting := map[uint64]uint32{}
+	if err := sockdiag.Dump(func(d sockdiag.Sock) {
+		if d.State == sockdiag.Listen {
+			waiting[d.Cookie] = d.Queue
+		}
+	}); err != nil {
+		return out, fmt.Errorf("list sockets: %w", err)
+	}
+	for _, d := range drains {
+		n := 0
+		for _, s := range v.s.table.List(d.ID) {
+			switch {
+			case s.Local.Addr().IsLoopback():
+			case s.State == socktab.Accepted:
+				n++
+			case s.State == socktab.Listening:
+				n += int(waiting[s.Cookie])
+			}
+		}
+		out.Apps = append(out.Apps, &nodeagentv1.Drain{AppId: string(d.ID), AppName: d.Name, Connections: uint32(n), Own: d.Own})
+	}
+	return out, nil
 }

@@ -27,7 +27,7 @@ func explainRig(t *testing.T) *rig {
 		put(endpoint(1, "1.1.1.1:80", prod)), put(endpoint(2, "1.1.1.1:80", test)), put(endpoint(3, "1.1.1.4:80", zone)), put(endpoint(4, "1.1.1.5:80", zone)),
 		put(ax.Claim{Addr: addr("198.18.0.1"), Name: "gone"}),
 		put(ax.Policy{Name: "no-five", Action: ax.PolicyDeny, Ports: []ax.PortRange{{First: 5, Last: 5}}}),
-		put(endpoint(5, "1.1.1.1:5", prod)),
+		put(endpoint(5, "1.1.1.1:5", prod)), put(endpoint(6, "1.1.1.6:80", zone)), put(endpoint(7, "1.1.1.6:80", zone)),
 	)
 	n := r.node(t)
 	n.reach(at)
@@ -48,6 +48,8 @@ func TestExplain(t *testing.T) {
 		{request("0000000b", "1.1.1.1:80"), "ALLOW shared-label  1.1.1.1:80 [00000001 false no-shared-label] [00000002 true shared-label]"},
 		{request("", "web:80", "role=prod"), "ALLOW shared-label  1.1.1.1:80 [00000001 true shared-label] [00000002 false no-shared-label]"},
 		{request("", "WEB.appswitch.local.:80", "role=x", "zone=y"), "DENY no-shared-label ECONNREFUSED 1.1.1.1:80 [00000001 false no-shared-label] [00000002 false no-shared-label]"},
+		{&routerv1.ExplainRequest{Destination: "1.1.1.5:80", Ejected: []string{"10.0.2.1:40004"}, EjectedShare: 100}, "ALLOW shared-label  1.1.1.5:80 [00000004 true shared-label]"},
+		{&routerv1.ExplainRequest{Destination: "1.1.1.6:80", Ejected: []string{"10.0.2.1:40006"}, EjectedShare: 100}, "ALLOW shared-label  1.1.1.6:80 [00000006 false ejected] [00000007 true shared-label]"},
 		{request("", "1.1.1.5:80"), "ALLOW shared-label  1.1.1.5:80 [00000004 true shared-label]"},
 		{request("", "both:80"), "ALLOW shared-label  1.1.1.4:80 [00000003 true shared-label]"},
 		{request("", "both:81"), "PASSTHROUGH external  1.1.1.3:81"},
@@ -87,6 +89,7 @@ func TestExplain(t *testing.T) {
 		{request("", "web"), codes.InvalidArgument, "name:port"},
 		{request("", ":80"), codes.InvalidArgument, "name:port"},
 		{request("", ""), codes.InvalidArgument, "name:port"},
+		{&routerv1.ExplainRequest{Destination: "web:80", Ejected: []string{"web"}}, codes.InvalidArgument, "ejected"},
 		{request("", "web:0"), codes.InvalidArgument, "1 to 65535"},
 		{request("", "web:70000"), codes.InvalidArgument, "1 to 65535"},
 		{&routerv1.ExplainRequest{Destination: "web:80", Protocol: "sctp"}, codes.InvalidArgument, "tcp or udp"},

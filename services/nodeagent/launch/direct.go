@@ -19,7 +19,7 @@ type direct struct {
 func newDirect(o options.Run) *direct {
 	return &direct{agent: newAgent(o.RunDir), request: wire.Hello{
 		Version: wire.Version, IP: o.IP, Name: o.Name, Labels: o.Labels,
-		NewNetns: o.NewNetns, DNS: o.DNSOverride, Command: cutCommand(o.Command),
+		NewNetns: o.NewNetns, DNS: o.DNSOverride, Command: cutCommand(o.Command), Health: o.Health,
 	}}
 }
 

@@ -111,7 +111,7 @@ underneath, and only where their labels allow it. Nothing about the programs cha
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	group(root)
 	root.AddCommand(
-		newDaemon(), newRun(), newExec(), newGet(), newCreate(), newDelete(), newApply(), newDiff(), newPolicy(), newExplain(), newObserve(), newTop(),
+		newDaemon(), newRun(), newExec(), newGet(), newCreate(), newDelete(), newApply(), newDiff(), newPolicy(), newDrain(), newExplain(), newObserve(), newTop(),
 		newStatus(), newConnectivity(), newSysdump(), newConfig(), newCheck(), newVersion(),
 	)
 	root.SetHelpCommand(newHelp())

@@ -62,10 +62,10 @@ var servers = resource[*typev1.Endpoint]{
 	example: `  ax get servers
   ax get server 1.1.1.1:80     those that serve an address
   ax get servers -l role       those that have a label role, whatever its value
-  ax get servers -o wide       with names and labels
+  ax get servers -o wide       with names, labels and health
   ax get servers -w -o json    an object for each change, one to a line`,
 	path: "/v1/servers", field: "endpoints",
-	columns: func(time.Time) output.Columns[*typev1.Endpoint] { return output.Servers() },
+	columns: output.Servers,
 	names: func(e *typev1.Endpoint) []string {
 		return []string{e.GetId(), output.Address(e.GetServiceAddress()), e.GetAppId(), e.GetName()}
 	},

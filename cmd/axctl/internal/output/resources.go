@@ -29,12 +29,14 @@ func Apps(now time.Time) Columns[*typev1.App] {
 		{Name: "ZONES", Value: func(a *typev1.App) string { return zones(a.GetLabels()) }},
 		{Name: "PID", Wide: true, Value: func(a *typev1.App) string { return number(int64(a.GetPid())) }},
 		{Name: "AGE", Wide: true, Value: func(a *typev1.App) string { return age(now, a.GetStartTime()) }},
+		{Name: "CHECK", Wide: true, Value: healthCheck},
+		{Name: "DRAINING", Wide: true, Value: func(a *typev1.App) string { return yesNo(a.GetDraining()) }},
 		{Name: "COMMAND", Wide: true, Value: (*typev1.App).GetCommand},
 	}
 }
 
 // Servers are the columns of `get servers`.
-func Servers() Columns[*typev1.Endpoint] {
+func Servers(now time.Time) Columns[*typev1.Endpoint] {
 	return Columns[*typev1.Endpoint]{
 		{Name: "NODEID", Value: (*typev1.Endpoint).GetNode},
 		{Name: "CLUSTER", Value: (*typev1.Endpoint).GetCluster},
@@ -45,6 +47,7 @@ func Servers() Columns[*typev1.Endpoint] {
 		{Name: "NAME", Wide: true, Value: (*typev1.Endpoint).GetName},
 		{Name: "LABELS", Wide: true, Value: func(e *typev1.Endpoint) string { return ax.Labels(e.GetLabels()).String() }},
 		{Name: "STALE", Wide: true, Value: func(e *typev1.Endpoint) string { return yesNo(e.GetStale()) }, Tone: func(e *typev1.Endpoint) Tone { return BadIf(e.GetStale()) }},
+		{Name: "HEALTH", Wide: true, Value: func(e *typev1.Endpoint) string { return Health(now, e) }, Tone: healthTone},
 	}
 }
 
@@ -98,6 +101,7 @@ func Nodes(now time.Time) Columns[*typev1.Node] {
 			}
 			return strings.Join(ports, ",")
 		}},
+		{Name: "DRAINING", Wide: true, Value: func(n *typev1.Node) string { return yesNo(n.GetDraining()) }},
 	}
 }
 
@@ -243,5 +247,6 @@ func Candidates() Columns[*routerv1.Candidate] {
 			}
 			return c.GetReason()
 		}},
+		{Name: "HEALTH", Value: func(c *candidate) string { return Health(time.Now(), c.GetEndpoint()) }, Tone: func(c *candidate) Tone { return healthTone(c.GetEndpoint()) }},
 	}
 }

@@ -56,10 +56,13 @@ type backend struct {
 	nodeagentv1.UnimplementedNodeAgentServiceServer
 	routerv1.UnimplementedRouterServiceServer
 
-	hang     chan struct{} // ListNodes waits for it
-	explain  *routerv1.ExplainRequest
-	metadata metadata.MD    // of the last ListApps
-	streams  sync.WaitGroup // flow streams that run
+	hang    chan struct{} // ListNodes waits for it
+	explain *routerv1.ExplainRequest
+
+	ejections []*nodeagentv1.Ejection
+	drained   string         // application
+	metadata  metadata.MD    // of the last ListApps
+	streams   sync.WaitGroup // flow streams that run
 
 	mu        sync.Mutex // guards vservices
 	vservices map[string]*typev1.VirtualService
@@ -84,6 +87,7 @@ func (b *backend) ListApps(ctx context.Context, _ *registryv1.ListAppsRequest) (
 func (b *backend) ListEndpoints(context.Context, *registryv1.ListEndpointsRequest) (*registryv1.ListEndpointsResponse, error) {
 	return &registryv1.ListEndpointsResponse{Endpoints: []*typev1.Endpoint{{
 		Id: "e", Protocol: typev1.Protocol_PROTOCOL_TCP, ServiceAddress: &typev1.SocketAddress{Ip: "1.1.1.1", Port: 80}, Labels: map[string]string{"role": "prod"},
+		HostAddress: &typev1.SocketAddress{Ip: "10.0.2.15", Port: 40000},
 	}}}, nil
 }
 

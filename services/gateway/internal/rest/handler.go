@@ -32,9 +32,9 @@ func newHandler(cfg Config) (http.Handler, error) {
 	api := newMux(door)
 	ctx := context.Background() // the generated functions keep it for nothing when they are given clients
 	if err := errors.Join(
-		registryv1.RegisterRegistryServiceHandlerClient(ctx, api, cfg.Registry),
+		registryv1.RegisterRegistryServiceHandlerClient(ctx, api, localRegistry{cfg.Registry, cfg.NodeAgent}),
 		nodeagentv1.RegisterNodeAgentServiceHandlerClient(ctx, api, cfg.NodeAgent),
-		routerv1.RegisterRouterServiceHandlerClient(ctx, api, cfg.Router),
+		routerv1.RegisterRouterServiceHandlerClient(ctx, api, localRouter{cfg.Router, cfg.NodeAgent}),
 		gatewayv1.RegisterGatewayServiceHandlerServer(ctx, api, cfg.Gateway),
 	); err != nil {
 		return nil, fmt.Errorf("register REST handlers: %w", err)

@@ -82,6 +82,12 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"DELETE", "/v1/policies/{name}", "/v1/policies/p", ""},
 		{"GET", "/v1/explain", "/v1/explain?destination=1.1.1.1:80", ""},
 		{"GET", "/v1/flows", "/v1/flows?appId=short", ""},
+		{"GET", "/v1/ejections", "", ""},
+		{"GET", "/v1/drains", "", ""},
+		{"PUT", "/v1/drains", "", ""},
+		{"DELETE", "/v1/drains", "", ""},
+		{"PUT", "/v1/drains/{appId}", "/v1/drains/a", ""},
+		{"DELETE", "/v1/drains/{appId}", "/v1/drains/nosuch", ""},   // an error
 		{"GET", "/v1/vservices/{name}", "/v1/vservices/nosuch", ""}, // an error
 	} {
 		url := c.url

@@ -50,7 +50,7 @@ func TestTheTables(t *testing.T) {
 	b := &backend{}
 	f := newFixture(t, b, asIs)
 	for path, want := range map[string]string{
-		"/v1/nodes":          `{"nodes":[{"name":"n1","cluster":"","ip":"10.0.2.15","version":"","driver":"","startTime":null,"reservedPorts":[],"labels":{}}],"revision":"12"}`,
+		"/v1/nodes":          `{"nodes":[{"name":"n1","cluster":"","ip":"10.0.2.15","version":"","driver":"","startTime":null,"reservedPorts":[],"labels":{},"draining":false}],"revision":"12"}`,
 		"/v1/apps":           `{"apps":[],"revision":"0"}`,
 		"/v1/vservices":      `{"virtualServices":[],"revision":"0"}`,
 		"/v1/proxies":        `{"proxies":[]}`,
@@ -166,7 +166,7 @@ func TestOwnPages(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &doc); err != nil || code != 200 || doc.Info.Title != "AppSwitch" || doc.Info.Version == "version not set" {
 		t.Fatalf("openapi: %d, %v, %+v", code, err, doc.Info)
 	}
-	for _, p := range []string{"/v1/nodes", "/v1/apps", "/v1/servers", "/v1/sockets", "/v1/proxies", "/v1/vservices", "/v1/vservices/{name}", "/v1/policies", "/v1/policies/{name}", "/v1/policies:replay", "/v1/explain", "/v1/flows"} {
+	for _, p := range []string{"/v1/nodes", "/v1/apps", "/v1/servers", "/v1/sockets", "/v1/proxies", "/v1/vservices", "/v1/vservices/{name}", "/v1/policies", "/v1/policies/{name}", "/v1/policies:replay", "/v1/explain", "/v1/flows", "/v1/ejections", "/v1/drains", "/v1/drains/{appId}"} {
 		if doc.Paths[p] == nil {
 			t.Errorf("the description lacks %s", p)
 		}

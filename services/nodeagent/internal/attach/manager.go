@@ -43,6 +43,8 @@ type Driver interface {
 type Publisher interface {
 	PutApp(ax.App)
 	DropApp(ax.AppID)
+	// SetDraining says whether the node as a whole is being drained.
+	SetDraining(bool)
 	// Claim claims an address, or finds or makes up the one of a name.
 	Claim(ctx context.Context, name string, ip netip.Addr) (netip.Addr, error)
 }
@@ -72,9 +74,11 @@ type Manager struct {
 	own   socktab.ScopeID // the agent's own network namespace: the host's
 	netns string          // the same, as /proc/self/ns/net names it
 
-	// mu guards apps.
-	mu   sync.Mutex
-	apps map[ax.AppID]*entry
+	// mu guards what follows.
+	mu      sync.Mutex
+	apps    map[ax.AppID]*entry
+	drained bool // the node
+	changed func(ax.AppID)
 }
 
 type entry struct {
@@ -103,7 +107,10 @@ func NewManager(cfg Config, deps Deps) (*Manager, error) {
 	}
 	for _, r := range saved {
 		m.apps[r.App.ID] = &entry{record: r, expire: time.Now().Add(reattachTime)}
-		deps.Publisher.PutApp(r.App.App)
+	}
+	m.restoreDrain()
+	for _, e := range m.apps {
+		deps.Publisher.PutApp(m.published(e))
 	}
 	return m, nil
 }
@@ -224,6 +231,10 @@ func (m *Manager) identity(p peer, h wire.Hello) (seccomp.App, error) {
 	if !p.privileged && (h.IP != "" || h.Name != "" || len(h.Labels) > 0) {
 		return seccomp.App{}, &wire.Error{Code: wire.CodeDenied, Message: fmt.Sprintf("user %d may not claim names, addresses or labels: run it as root (sudo ax run …)", p.uid)}
 	}
+	var err error
+	if app.Check, err = healthCheck(h); err != nil {
+		return invalid("%v", err)
+	}
 	if len(h.Labels) > 0 {
 		app.Labels = h.Labels
 		if err := app.Labels.Validate(); err != nil {
@@ -249,32 +260,6 @@ func (m *Manager) identity(p peer, h wire.Hello) (seccomp.App, error) {
 		app.Name = strings.ToLower(h.Name)
 	}
 	return app, nil
-}
-
-// checkName admits host names: labels of letters, digits and hyphens (RFC 1123), joined by dots.
-func checkName(name string) error {
-	if len(name) > maxName {
-		return fmt.Errorf("longer than %d characters", maxName)
-	}
-	if _, err := netip.ParseAddr(name); err == nil {
-		return errors.New("is an address: give it with --ip")
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return errors.New("each part between dots has 1 to 63 characters and no hyphen at its ends")
-		}
-		if i := strings.IndexFunc(label, func(r rune) bool {
-			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
-		}); i >= 0 {
-			return fmt.Errorf("%q is not allowed: use letters, digits and hyphens", label[i:i+1])
-		}
-	}
-	return nil
-}
-
-func command(args []string) string {
-	s := strings.Join(args, " ")
-	return strings.ToValidUTF8(s[:min(len(s), maxCommand)], "")
 }
 
 // claim has the registry reserve the application's address, and finds the address of a name that came without one.
@@ -325,8 +310,9 @@ func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed secc
 	}
 	m.mu.Lock()
 	e.attached = true
+	app := m.published(e)
 	m.mu.Unlock()
-	m.deps.Publisher.PutApp(e.App.App) // before gone can be called: a program may end at once
+	m.deps.Publisher.PutApp(app) // before gone can be called: a program may end at once
 	if err := m.deps.Driver.Attach(e.App, handed, func() { m.gone(e) }); err != nil && !errors.Is(err, seccomp.ErrAttached) {
 		m.gone(e)
 		return fmt.Errorf("take over system calls: %w", err)

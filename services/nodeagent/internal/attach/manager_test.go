@@ -29,6 +29,7 @@ type published map[ax.AppID]bool
 
 func (p published) PutApp(a ax.App)     { p[a.ID] = true }
 func (p published) DropApp(id ax.AppID) { delete(p, id) }
+func (p published) SetDraining(bool)    {}
 func (p published) Claim(context.Context, string, netip.Addr) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }

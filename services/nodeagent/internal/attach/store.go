@@ -18,6 +18,8 @@ type record struct {
 	App   seccomp.App
 	Token string
 	Hello wire.Hello
+
+	Drained bool `json:",omitempty"` // it gets no new connections
 }
 
 // store keeps the records in a directory on tmpfs that only the agent can read.

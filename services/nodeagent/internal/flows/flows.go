@@ -107,6 +107,9 @@ func (l *Log) Add(f Flow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.metrics.count(&f)
+	if f.Retries > 0 {
+		l.metrics.retries.Add(float64(f.Retries))
+	}
 	l.ring[l.added%Kept] = f
 	l.added++
 	for w := range l.watchers {

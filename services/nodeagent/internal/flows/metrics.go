@@ -24,6 +24,7 @@ type metrics struct {
 	connects *prometheus.CounterVec
 	policies *prometheus.CounterVec
 	missed   prometheus.Counter
+	retries  prometheus.Counter
 	outcomes map[outcome]prometheus.Counter // those met so far; the log's lock guards it
 	names    map[string]struct{}            // of policies met so far; likewise
 }
@@ -48,6 +49,10 @@ func newMetrics() *metrics {
 			Name: "appswitch_nodeagent_flows_missed_total",
 			Help: "Flows left out for watchers that were too slow.",
 		}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "appswitch_nodeagent_connect_retries_total",
+			Help: "Endpoints that connects were refused by, and went on from to another one.",
+		}),
 		outcomes: map[outcome]prometheus.Counter{}, names: map[string]struct{}{},
 	}
 	for _, o := range usual {
@@ -60,7 +65,7 @@ func newMetrics() *metrics {
 }
 
 func (m *metrics) register(r prometheus.Registerer) error {
-	return errors.Join(r.Register(m.connects), r.Register(m.policies), r.Register(m.missed))
+	return errors.Join(r.Register(m.connects), r.Register(m.policies), r.Register(m.missed), r.Register(m.retries))
 }
 
 func (m *metrics) count(f *Flow) {

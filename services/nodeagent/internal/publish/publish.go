@@ -115,6 +115,9 @@ func (p *Publisher) PutEndpoint(e ax.Endpoint) {
 	}
 }
 
+// UpdateEndpoint wants an endpoint that was put to be another one in the table.
+func (p *Publisher) UpdateEndpoint(e ax.Endpoint) { p.want(endpointKey(e.ID), e) }
+
 // DropEndpoint wants an endpoint out of the table.
 func (p *Publisher) DropEndpoint(id ax.EndpointID) { p.unwant(endpointKey(id)) }
 
@@ -136,6 +139,19 @@ func (p *Publisher) Relabel(labels ax.Labels) error {
 	p.mu.Unlock()
 	p.want(nodeKey(node.Name), node)
 	return nil
+}
+
+// SetDraining says whether the node is being drained. It is published as labels are.
+func (p *Publisher) SetDraining(draining bool) {
+	p.mu.Lock()
+	if p.node.Draining == draining {
+		p.mu.Unlock()
+		return
+	}
+	p.node.Draining = draining
+	node := p.node
+	p.mu.Unlock()
+	p.want(nodeKey(node.Name), node)
 }
 
 // Restored says that everything that outlived a restart of the agent has been put again. Only from then on are records

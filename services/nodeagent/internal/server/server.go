@@ -1,6 +1,6 @@
 // Package server is the node agent's gRPC service: a view of what the agent holds.
 //
-// Invariant: it only reads, and a slow watcher of flows misses some, counted, rather than holding anybody up.
+// Invariant: it changes nothing but what is drained, and a slow watcher of flows misses some, counted, rather than holding anybody up.
 // Start reading at [Server.WatchFlows].
 package server
 
@@ -12,6 +12,7 @@ import (
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/axpb"
+	"appswitch.io/internal/route"
 	nodeagentv1 "appswitch.io/proto/gen/appswitch/nodeagent/v1"
 	"appswitch.io/services/nodeagent/internal/flows"
 	"google.golang.org/grpc"
@@ -36,6 +37,13 @@ type Agent interface {
 	Apps() []ax.App
 	Sockets(app ax.AppID) ([]*nodeagentv1.Socket, error)
 	Status() Status
+	// Ejections returns the endpoints to which connects have failed, by address, and the share in percent that is left
+	// out at most.
+	Ejections() ([]route.Ejection, int)
+	// Drain starts or ends the drain of an application, or of the node if app is empty. It fails with ErrNotHere if there
+	// is no such application.
+	Drain(app ax.AppID, on bool) error
+	Drains() (Drains, error)
 }
 
 // Server implements NodeAgentService.

@@ -12,6 +12,7 @@ import (
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/axpb"
+	"appswitch.io/internal/route"
 	nodeagentv1 "appswitch.io/proto/gen/appswitch/nodeagent/v1"
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
 	"appswitch.io/services/nodeagent/internal/flows"
@@ -34,6 +35,34 @@ type agent struct {
 	sockets []*nodeagentv1.Socket
 	err     error
 	status  Status
+
+	ejections []route.Ejection
+	drained   map[ax.AppID]bool // of those that run here
+	node      bool
+}
+
+func (a *agent) Ejections() ([]route.Ejection, int) { return a.ejections, 50 }
+
+func (a *agent) Drain(app ax.AppID, on bool) error {
+	if _, here := a.drained[app]; !here && app != "" {
+		return ErrNotHere
+	}
+	if app == "" {
+		a.node = on
+	} else {
+		a.drained[app] = on
+	}
+	return a.err
+}
+
+func (a *agent) Drains() (Drains, error) {
+	out := Drains{Node: a.node}
+	for id, on := range a.drained {
+		if on || a.node {
+			out.Apps = append(out.Apps, &nodeagentv1.Drain{AppId: string(id), Own: on})
+		}
+	}
+	return out, a.err
 }
 
 func (a *agent) Apps() []ax.App { return a.apps }

@@ -28,6 +28,10 @@ var destroyGroups = []int{1, 2, 3, 4} // TCP, UDP, TCP over IPv6, UDP over IPv6
 // DestroyMonitor receives an event for every socket of a network namespace that is destroyed. It polls its socket
 // itself: the runtime's poller would wake a thread for every event, even while Run sleeps.
 type DestroyMonitor struct {
+	// Unanswered, if set before Run, is called with the cookie of a TCP socket whose connect got no answer at all, though it
+	// was repeated, right before that cookie is reported with the others.
+	Unanswered func(cookie uint64)
+
 	fd    int
 	wake  int // eventfd that ends a poll
 	close sync.Once
@@ -109,7 +113,7 @@ func (m *DestroyMonitor) Run(ctx context.Context, onDestroy func(cookies []uint6
 		case err != nil:
 			return fmt.Errorf("socket destruction events: %w", err)
 		}
-		if cookies := m.recv.cookies(n); len(cookies) > 0 {
+		if cookies := m.recv.cookies(n, m.Unanswered); len(cookies) > 0 {
 			onDestroy(cookies)
 		}
 		// The kernel drops all events from the overflow until the queue has been read empty.
@@ -178,25 +182,29 @@ func (r *receiver) receive(fd uintptr) (int, syscall.Errno) {
 	return int(n), 0
 }
 
-// cookies reads the cookies from the first n messages received.
-func (r *receiver) cookies(n int) []uint64 {
+// cookies reads the cookies from the first n messages received, and calls unanswered with those of connects that got no
+// answer.
+func (r *receiver) cookies(n int, unanswered func(uint64)) []uint64 {
 	r.found = r.found[:0]
 	for i := range n {
 		if r.names[i].Pid != 0 { // not from the kernel
 			continue
 		}
-		r.found = appendCookies(r.found, r.buffers[i][:min(r.headers[i].length, eventBuffer)])
+		r.found = appendCookies(r.found, r.buffers[i][:min(r.headers[i].length, eventBuffer)], unanswered)
 	}
 	return r.found
 }
 
 // appendCookies reads one datagram; what is malformed in it is left out.
-func appendCookies(out []uint64, b []byte) []uint64 {
+func appendCookies(out []uint64, b []byte, unanswered func(uint64)) []uint64 {
 	_ = eachMessage(b, func(kind, _ uint16, body []byte) error {
 		if kind != unix.SOCK_DIAG_BY_FAMILY {
 			return nil
 		}
 		if cookie, ok := cookieOf(body); ok {
+			if unanswered != nil && gaveUp(body) {
+				unanswered(cookie)
+			}
 			out = append(out, cookie)
 		}
 		return nil

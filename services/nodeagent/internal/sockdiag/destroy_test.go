@@ -261,11 +261,11 @@ func TestForgedEventsAreIgnored(t *testing.T) {
 	copy(r.buffers[0][:], netlink(unix.SOCK_DIAG_BY_FAMILY, body))
 	r.headers[0].length = uint32(sizeNlHeader + len(body))
 	r.names[0].Pid = 4711
-	if got := r.cookies(1); len(got) != 0 {
+	if got := r.cookies(1, nil); len(got) != 0 {
 		t.Errorf("cookies %v of a forged event", got)
 	}
 	r.names[0].Pid = 0
-	if got := r.cookies(1); !slices.Equal(got, []uint64{77}) {
+	if got := r.cookies(1, nil); !slices.Equal(got, []uint64{77}) {
 		t.Errorf("cookies %v, want 77", got)
 	}
 }

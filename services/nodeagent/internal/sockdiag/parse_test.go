@@ -92,7 +92,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		most := len(b)/sizeNlHeader + 1
-		if got := appendCookies(nil, b); len(got) > most {
+		if got := appendCookies(nil, b, func(uint64) {}); len(got) > most {
 			t.Errorf("%d cookies in %d bytes", len(got), len(b))
 		}
 		n := 0

@@ -45,6 +45,7 @@ type Sock struct {
 	Remote netip.AddrPort // unmapped; port 0 if it is not connected
 	Inode  uint64         // 0 once no descriptor refers to it
 	UID    uint32
+	Queue  uint32 // bytes to read; of a listening TCP socket, connections to accept
 }
 
 // Sizes and offsets of struct inet_diag_msg (linux/inet_diag.h), the payload of every message.
@@ -57,6 +58,7 @@ const (
 	offSrc       = 8
 	offDst       = 24
 	offCookie    = 44
+	offQueue     = 56
 	offUID       = 64
 	offInode     = 68
 	sizeNlHeader = unix.SizeofNlMsghdr
@@ -102,6 +104,7 @@ func sockOf(body []byte, proto ax.Protocol) (Sock, error) {
 	s := Sock{
 		Cookie: cookie, Family: int(body[offFamily]), Proto: proto, State: State(body[offState]),
 		Inode: uint64(binary.NativeEndian.Uint32(body[offInode:])), UID: binary.NativeEndian.Uint32(body[offUID:]),
+		Queue: binary.NativeEndian.Uint32(body[offQueue:]),
 	}
 	src, okSrc := addrOf(s.Family, body[offSrc:])
 	dst, okDst := addrOf(s.Family, body[offDst:])

@@ -38,6 +38,16 @@ var Table = []Option{
 		Help: "labels; a client reaches a service only if they share at least one"},
 	{Name: "expose", Kind: List, Arg: "PORT:[ADDRESS:]HOSTPORT", Shorthand: true,
 		Help: "make a port reachable from outside on a host port (not in this release)"},
+	{Name: "health-check", Kind: String, Arg: "CHECK", Shorthand: true,
+		Help: "have the program's services checked: tcp, http:/PATH or grpc:SERVICE; with a port after the colon, that one for all"},
+	{Name: "health-interval", Kind: String, Default: "5s", Arg: "DURATION", Shorthand: true,
+		Help: "time between two checks"},
+	{Name: "health-timeout", Kind: String, Default: "1s", Arg: "DURATION", Shorthand: true,
+		Help: "time in which a check has to succeed"},
+	{Name: "health-failures", Kind: String, Default: "3", Arg: "NUMBER", Shorthand: true,
+		Help: "failed checks in a row that make a service unhealthy"},
+	{Name: "health-successes", Kind: String, Default: "1", Arg: "NUMBER", Shorthand: true,
+		Help: "successful checks in a row that make it healthy again"},
 	{Name: "user", Kind: String, Arg: "NAME|UID", Shorthand: true,
 		Help: "run the program as this user"},
 	{Name: "interface", Kind: String, Arg: "NAME", Shorthand: true,
@@ -66,6 +76,7 @@ type Run struct {
 	DNSOverride bool
 	Init        bool
 	RunDir      string
+	Health      []string // --health-NAME as "NAME=value", for the agent to read
 	Command     []string // program and arguments; at least one
 }
 

@@ -97,6 +97,8 @@ func (r *Run) set(o Option, value string) error {
 		r.Interface = value
 	case "run-dir":
 		r.RunDir = value
+	case "health-check", "health-interval", "health-timeout", "health-failures", "health-successes":
+		r.Health = append(r.Health, o.Name[len("health-"):]+"="+value)
 	}
 	return nil
 }

@@ -54,6 +54,8 @@ type Hello struct {
 	NewNetns bool              `json:"newNetns"`         // a network namespace of its own follows
 	DNS      bool              `json:"dns"`              // --dns-override
 	Command  []string          `json:"command"`          // program and arguments, for people; cut to 4 KiB
+	// Health says how the program wants its services checked, as --health-* do: "check=http:/healthz", "interval=5s".
+	Health []string `json:"health,omitempty"`
 }
 
 // Welcome grants the identity.
@@ -155,6 +157,7 @@ func (h *Hello) fields(c *codec) {
 	c.truth(5, &h.NewNetns)
 	c.truth(6, &h.DNS)
 	c.texts(7, &h.Command)
+	c.texts(20, &h.Health)
 }
 
 func (w *Welcome) fields(c *codec) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/axpb"
@@ -75,7 +76,11 @@ func (s *Server) Explain(_ context.Context, req *routerv1.ExplainRequest) (*rout
 	if f.Dest, err = s.destination(snapshot, f.Proto, req.GetDestination()); err != nil {
 		return nil, err
 	}
-	d, candidates := route.Explain(snapshot, f)
+	outliers, err := ejected(req, f.Proto)
+	if err != nil {
+		return nil, err
+	}
+	d, candidates := route.ExplainOn(snapshot, f, outliers)
 	resp := &routerv1.ExplainResponse{
 		Verdict: axpb.Verdict(d.Verdict), Reason: d.Why(), Errno: d.ErrnoName(), AuditPolicy: d.Audit,
 		Destination: axpb.AddrPort(f.Dest), Revision: int64(d.Revision), Age: durationpb.New(s.age()),
@@ -86,6 +91,27 @@ func (s *Server) Explain(_ context.Context, req *routerv1.ExplainRequest) (*rout
 		})
 	}
 	return resp, nil
+}
+
+// maxEjected bounds ExplainRequest.ejected.
+const maxEjected = route.MaxOutliers
+
+// ejected makes what the client's node knows of failed connects.
+func ejected(req *routerv1.ExplainRequest, proto ax.Protocol) (*route.Outliers, error) {
+	if len(req.GetEjected()) > maxEjected {
+		return nil, rpc.Errorf(codes.InvalidArgument, "%d addresses, at most %d", len(req.GetEjected()), maxEjected).On("ejected")
+	}
+	hosts := make([]netip.AddrPort, 0, len(req.GetEjected()))
+	for _, text := range req.GetEjected() {
+		a, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return nil, rpc.Errorf(codes.InvalidArgument, "%q is not an address with a port", text).On("ejected")
+		}
+		hosts = append(hosts, a)
+	}
+	cfg := route.DefaultOutlierConfig()
+	cfg.Share = int(min(req.GetEjectedShare(), 100))
+	return route.EjectedElsewhere(cfg, proto, hosts, time.Now()), nil
 }
 
 // client finds out who connects.

@@ -27,6 +27,529 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Ejection is an endpoint to which connects from this node have failed.
+type Ejection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Transport protocol.
+	Protocol v1.Protocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=appswitch.type.v1.Protocol" json:"protocol,omitempty"`
+	// Real address of the endpoint.
+	HostAddress *v1.SocketAddress `protobuf:"bytes,2,opt,name=host_address,json=hostAddress,proto3" json:"host_address,omitempty"`
+	// Connects in a row that have failed.
+	Failures uint32 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Times in a row that it was left out.
+	Ejections uint32 `protobuf:"varint,4,opt,name=ejections,proto3" json:"ejections,omitempty"`
+	// Until when it is left out; unset if it is not, at present.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ejection) Reset() {
+	*x = Ejection{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ejection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ejection) ProtoMessage() {}
+
+func (x *Ejection) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ejection.ProtoReflect.Descriptor instead.
+func (*Ejection) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Ejection) GetProtocol() v1.Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return v1.Protocol(0)
+}
+
+func (x *Ejection) GetHostAddress() *v1.SocketAddress {
+	if x != nil {
+		return x.HostAddress
+	}
+	return nil
+}
+
+func (x *Ejection) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Ejection) GetEjections() uint32 {
+	if x != nil {
+		return x.Ejections
+	}
+	return 0
+}
+
+func (x *Ejection) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// ListEjectionsRequest asks for the endpoints to which connects have failed.
+type ListEjectionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEjectionsRequest) Reset() {
+	*x = ListEjectionsRequest{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEjectionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEjectionsRequest) ProtoMessage() {}
+
+func (x *ListEjectionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEjectionsRequest.ProtoReflect.Descriptor instead.
+func (*ListEjectionsRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{1}
+}
+
+// ListEjectionsResponse carries them.
+type ListEjectionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The endpoints, by address.
+	Ejections []*Ejection `protobuf:"bytes,1,rep,name=ejections,proto3" json:"ejections,omitempty"`
+	// Name of the node whose connects they are.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// Share of a service's endpoints that is left out at most (--outlier-max-share), in percent.
+	MaxShare      uint32 `protobuf:"varint,3,opt,name=max_share,json=maxShare,proto3" json:"max_share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEjectionsResponse) Reset() {
+	*x = ListEjectionsResponse{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEjectionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEjectionsResponse) ProtoMessage() {}
+
+func (x *ListEjectionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEjectionsResponse.ProtoReflect.Descriptor instead.
+func (*ListEjectionsResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListEjectionsResponse) GetEjections() []*Ejection {
+	if x != nil {
+		return x.Ejections
+	}
+	return nil
+}
+
+func (x *ListEjectionsResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ListEjectionsResponse) GetMaxShare() uint32 {
+	if x != nil {
+		return x.MaxShare
+	}
+	return 0
+}
+
+// Drain is an application that gets no new connections.
+type Drain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The application.
+	AppId string `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	// Its name, as in App.name.
+	AppName string `protobuf:"bytes,2,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
+	// Connections that it has accepted, or is yet to accept, and that are open.
+	Connections uint32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
+	// Whether the application itself was drained, and not only its node.
+	Own           bool `protobuf:"varint,4,opt,name=own,proto3" json:"own,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drain) Reset() {
+	*x = Drain{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drain) ProtoMessage() {}
+
+func (x *Drain) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drain.ProtoReflect.Descriptor instead.
+func (*Drain) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Drain) GetAppId() string {
+	if x != nil {
+		return x.AppId
+	}
+	return ""
+}
+
+func (x *Drain) GetAppName() string {
+	if x != nil {
+		return x.AppName
+	}
+	return ""
+}
+
+func (x *Drain) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *Drain) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+// ListDrainsRequest asks for what is being drained.
+type ListDrainsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDrainsRequest) Reset() {
+	*x = ListDrainsRequest{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDrainsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDrainsRequest) ProtoMessage() {}
+
+func (x *ListDrainsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDrainsRequest.ProtoReflect.Descriptor instead.
+func (*ListDrainsRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{4}
+}
+
+// ListDrainsResponse carries what is being drained.
+type ListDrainsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The applications, by id.
+	Drains []*Drain `protobuf:"bytes,1,rep,name=drains,proto3" json:"drains,omitempty"`
+	// Whether the whole node is being drained: what starts here gets no connections either.
+	NodeDraining bool `protobuf:"varint,2,opt,name=node_draining,json=nodeDraining,proto3" json:"node_draining,omitempty"`
+	// Name of the node.
+	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDrainsResponse) Reset() {
+	*x = ListDrainsResponse{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDrainsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDrainsResponse) ProtoMessage() {}
+
+func (x *ListDrainsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDrainsResponse.ProtoReflect.Descriptor instead.
+func (*ListDrainsResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListDrainsResponse) GetDrains() []*Drain {
+	if x != nil {
+		return x.Drains
+	}
+	return nil
+}
+
+func (x *ListDrainsResponse) GetNodeDraining() bool {
+	if x != nil {
+		return x.NodeDraining
+	}
+	return false
+}
+
+func (x *ListDrainsResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// DrainRequest says what to drain.
+type DrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the application; empty: the whole node.
+	AppId         string `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DrainRequest) GetAppId() string {
+	if x != nil {
+		return x.AppId
+	}
+	return ""
+}
+
+// DrainResponse confirms a drain.
+type DrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{7}
+}
+
+// UndrainRequest says what not to drain any longer.
+type UndrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the application; empty: the whole node. Applications that were drained by themselves stay so.
+	AppId         string `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainRequest) Reset() {
+	*x = UndrainRequest{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainRequest) ProtoMessage() {}
+
+func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
+func (*UndrainRequest) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UndrainRequest) GetAppId() string {
+	if x != nil {
+		return x.AppId
+	}
+	return ""
+}
+
+// UndrainResponse confirms the end of a drain.
+type UndrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainResponse) Reset() {
+	*x = UndrainResponse{}
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainResponse) ProtoMessage() {}
+
+func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
+func (*UndrainResponse) Descriptor() ([]byte, []int) {
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{9}
+}
+
 // Socket is a socket of an application.
 type Socket struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -56,7 +579,7 @@ type Socket struct {
 
 func (x *Socket) Reset() {
 	*x = Socket{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[0]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -68,7 +591,7 @@ func (x *Socket) String() string {
 func (*Socket) ProtoMessage() {}
 
 func (x *Socket) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[0]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -81,7 +604,7 @@ func (x *Socket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Socket.ProtoReflect.Descriptor instead.
 func (*Socket) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{0}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Socket) GetId() string {
@@ -190,7 +713,7 @@ type Flow struct {
 
 func (x *Flow) Reset() {
 	*x = Flow{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[1]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -202,7 +725,7 @@ func (x *Flow) String() string {
 func (*Flow) ProtoMessage() {}
 
 func (x *Flow) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[1]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -215,7 +738,7 @@ func (x *Flow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flow.ProtoReflect.Descriptor instead.
 func (*Flow) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{1}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Flow) GetTime() *timestamppb.Timestamp {
@@ -318,7 +841,7 @@ type ListLocalAppsRequest struct {
 
 func (x *ListLocalAppsRequest) Reset() {
 	*x = ListLocalAppsRequest{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[2]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +853,7 @@ func (x *ListLocalAppsRequest) String() string {
 func (*ListLocalAppsRequest) ProtoMessage() {}
 
 func (x *ListLocalAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[2]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +866,7 @@ func (x *ListLocalAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLocalAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListLocalAppsRequest) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{2}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{12}
 }
 
 // ListLocalAppsResponse carries the node's applications.
@@ -357,7 +880,7 @@ type ListLocalAppsResponse struct {
 
 func (x *ListLocalAppsResponse) Reset() {
 	*x = ListLocalAppsResponse{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[3]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +892,7 @@ func (x *ListLocalAppsResponse) String() string {
 func (*ListLocalAppsResponse) ProtoMessage() {}
 
 func (x *ListLocalAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[3]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +905,7 @@ func (x *ListLocalAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLocalAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListLocalAppsResponse) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{3}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListLocalAppsResponse) GetApps() []*v1.App {
@@ -403,7 +926,7 @@ type ListSocketsRequest struct {
 
 func (x *ListSocketsRequest) Reset() {
 	*x = ListSocketsRequest{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[4]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +938,7 @@ func (x *ListSocketsRequest) String() string {
 func (*ListSocketsRequest) ProtoMessage() {}
 
 func (x *ListSocketsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[4]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +951,7 @@ func (x *ListSocketsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSocketsRequest.ProtoReflect.Descriptor instead.
 func (*ListSocketsRequest) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{4}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListSocketsRequest) GetAppId() string {
@@ -449,7 +972,7 @@ type ListSocketsResponse struct {
 
 func (x *ListSocketsResponse) Reset() {
 	*x = ListSocketsResponse{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[5]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +984,7 @@ func (x *ListSocketsResponse) String() string {
 func (*ListSocketsResponse) ProtoMessage() {}
 
 func (x *ListSocketsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[5]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +997,7 @@ func (x *ListSocketsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSocketsResponse.ProtoReflect.Descriptor instead.
 func (*ListSocketsResponse) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{5}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListSocketsResponse) GetSockets() []*Socket {
@@ -514,7 +1037,7 @@ type WatchFlowsRequest struct {
 
 func (x *WatchFlowsRequest) Reset() {
 	*x = WatchFlowsRequest{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[6]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +1049,7 @@ func (x *WatchFlowsRequest) String() string {
 func (*WatchFlowsRequest) ProtoMessage() {}
 
 func (x *WatchFlowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[6]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +1062,7 @@ func (x *WatchFlowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFlowsRequest.ProtoReflect.Descriptor instead.
 func (*WatchFlowsRequest) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{6}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchFlowsRequest) GetAppId() string {
@@ -625,7 +1148,7 @@ type WatchFlowsResponse struct {
 
 func (x *WatchFlowsResponse) Reset() {
 	*x = WatchFlowsResponse{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[7]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +1160,7 @@ func (x *WatchFlowsResponse) String() string {
 func (*WatchFlowsResponse) ProtoMessage() {}
 
 func (x *WatchFlowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[7]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +1173,7 @@ func (x *WatchFlowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFlowsResponse.ProtoReflect.Descriptor instead.
 func (*WatchFlowsResponse) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{7}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchFlowsResponse) GetFlow() *Flow {
@@ -676,7 +1199,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[8]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +1211,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[8]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +1224,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{8}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{18}
 }
 
 // GetStatusResponse tells the agent's state.
@@ -729,7 +1252,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[9]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +1264,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[9]
+	mi := &file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +1277,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{9}
+	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetStatusResponse) GetNode() *v1.Node {
@@ -817,7 +1340,34 @@ var File_appswitch_nodeagent_v1_nodeagent_proto protoreflect.FileDescriptor
 
 const file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc = "" +
 	"\n" +
-	"&appswitch/nodeagent/v1/nodeagent.proto\x12\x16appswitch.nodeagent.v1\x1a appswitch/router/v1/router.proto\x1a\x1dappswitch/type/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\x03\n" +
+	"&appswitch/nodeagent/v1/nodeagent.proto\x12\x16appswitch.nodeagent.v1\x1a appswitch/router/v1/router.proto\x1a\x1dappswitch/type/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x01\n" +
+	"\bEjection\x127\n" +
+	"\bprotocol\x18\x01 \x01(\x0e2\x1b.appswitch.type.v1.ProtocolR\bprotocol\x12C\n" +
+	"\fhost_address\x18\x02 \x01(\v2 .appswitch.type.v1.SocketAddressR\vhostAddress\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\rR\bfailures\x12\x1c\n" +
+	"\tejections\x18\x04 \x01(\rR\tejections\x120\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x16\n" +
+	"\x14ListEjectionsRequest\"\x88\x01\n" +
+	"\x15ListEjectionsResponse\x12>\n" +
+	"\tejections\x18\x01 \x03(\v2 .appswitch.nodeagent.v1.EjectionR\tejections\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1b\n" +
+	"\tmax_share\x18\x03 \x01(\rR\bmaxShare\"m\n" +
+	"\x05Drain\x12\x15\n" +
+	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x19\n" +
+	"\bapp_name\x18\x02 \x01(\tR\aappName\x12 \n" +
+	"\vconnections\x18\x03 \x01(\rR\vconnections\x12\x10\n" +
+	"\x03own\x18\x04 \x01(\bR\x03own\"\x13\n" +
+	"\x11ListDrainsRequest\"\x84\x01\n" +
+	"\x12ListDrainsResponse\x125\n" +
+	"\x06drains\x18\x01 \x03(\v2\x1d.appswitch.nodeagent.v1.DrainR\x06drains\x12#\n" +
+	"\rnode_draining\x18\x02 \x01(\bR\fnodeDraining\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"%\n" +
+	"\fDrainRequest\x12\x15\n" +
+	"\x06app_id\x18\x01 \x01(\tR\x05appId\"\x0f\n" +
+	"\rDrainResponse\"'\n" +
+	"\x0eUndrainRequest\x12\x15\n" +
+	"\x06app_id\x18\x01 \x01(\tR\x05appId\"\x11\n" +
+	"\x0fUndrainResponse\"\x91\x03\n" +
 	"\x06Socket\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x15\n" +
@@ -879,13 +1429,18 @@ const file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc = "" +
 	"\fsnapshot_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vsnapshotAge\x12)\n" +
 	"\x10router_connected\x18\x06 \x01(\bR\x0frouterConnected\x12-\n" +
 	"\x12registry_connected\x18\a \x01(\bR\x11registryConnected\x12%\n" +
-	"\x0epending_writes\x18\b \x01(\rR\rpendingWrites2\xb1\x03\n" +
+	"\x0epending_writes\x18\b \x01(\rR\rpendingWrites2\xb6\x06\n" +
 	"\x10NodeAgentService\x12l\n" +
 	"\rListLocalApps\x12,.appswitch.nodeagent.v1.ListLocalAppsRequest\x1a-.appswitch.nodeagent.v1.ListLocalAppsResponse\x12f\n" +
 	"\vListSockets\x12*.appswitch.nodeagent.v1.ListSocketsRequest\x1a+.appswitch.nodeagent.v1.ListSocketsResponse\x12e\n" +
 	"\n" +
 	"WatchFlows\x12).appswitch.nodeagent.v1.WatchFlowsRequest\x1a*.appswitch.nodeagent.v1.WatchFlowsResponse0\x01\x12`\n" +
-	"\tGetStatus\x12(.appswitch.nodeagent.v1.GetStatusRequest\x1a).appswitch.nodeagent.v1.GetStatusResponseB;Z9appswitch.io/proto/gen/appswitch/nodeagent/v1;nodeagentv1b\x06proto3"
+	"\tGetStatus\x12(.appswitch.nodeagent.v1.GetStatusRequest\x1a).appswitch.nodeagent.v1.GetStatusResponse\x12l\n" +
+	"\rListEjections\x12,.appswitch.nodeagent.v1.ListEjectionsRequest\x1a-.appswitch.nodeagent.v1.ListEjectionsResponse\x12c\n" +
+	"\n" +
+	"ListDrains\x12).appswitch.nodeagent.v1.ListDrainsRequest\x1a*.appswitch.nodeagent.v1.ListDrainsResponse\x12T\n" +
+	"\x05Drain\x12$.appswitch.nodeagent.v1.DrainRequest\x1a%.appswitch.nodeagent.v1.DrainResponse\x12Z\n" +
+	"\aUndrain\x12&.appswitch.nodeagent.v1.UndrainRequest\x1a'.appswitch.nodeagent.v1.UndrainResponseB;Z9appswitch.io/proto/gen/appswitch/nodeagent/v1;nodeagentv1b\x06proto3"
 
 var (
 	file_appswitch_nodeagent_v1_nodeagent_proto_rawDescOnce sync.Once
@@ -899,58 +1454,81 @@ func file_appswitch_nodeagent_v1_nodeagent_proto_rawDescGZIP() []byte {
 	return file_appswitch_nodeagent_v1_nodeagent_proto_rawDescData
 }
 
-var file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_appswitch_nodeagent_v1_nodeagent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_appswitch_nodeagent_v1_nodeagent_proto_goTypes = []any{
-	(*Socket)(nil),                // 0: appswitch.nodeagent.v1.Socket
-	(*Flow)(nil),                  // 1: appswitch.nodeagent.v1.Flow
-	(*ListLocalAppsRequest)(nil),  // 2: appswitch.nodeagent.v1.ListLocalAppsRequest
-	(*ListLocalAppsResponse)(nil), // 3: appswitch.nodeagent.v1.ListLocalAppsResponse
-	(*ListSocketsRequest)(nil),    // 4: appswitch.nodeagent.v1.ListSocketsRequest
-	(*ListSocketsResponse)(nil),   // 5: appswitch.nodeagent.v1.ListSocketsResponse
-	(*WatchFlowsRequest)(nil),     // 6: appswitch.nodeagent.v1.WatchFlowsRequest
-	(*WatchFlowsResponse)(nil),    // 7: appswitch.nodeagent.v1.WatchFlowsResponse
-	(*GetStatusRequest)(nil),      // 8: appswitch.nodeagent.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 9: appswitch.nodeagent.v1.GetStatusResponse
-	nil,                           // 10: appswitch.nodeagent.v1.Flow.LabelsEntry
-	(v1.Protocol)(0),              // 11: appswitch.type.v1.Protocol
-	(*v1.SocketAddress)(nil),      // 12: appswitch.type.v1.SocketAddress
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(v11.Verdict)(0),              // 14: appswitch.router.v1.Verdict
-	(*v1.App)(nil),                // 15: appswitch.type.v1.App
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(*v1.Node)(nil),               // 17: appswitch.type.v1.Node
+	(*Ejection)(nil),              // 0: appswitch.nodeagent.v1.Ejection
+	(*ListEjectionsRequest)(nil),  // 1: appswitch.nodeagent.v1.ListEjectionsRequest
+	(*ListEjectionsResponse)(nil), // 2: appswitch.nodeagent.v1.ListEjectionsResponse
+	(*Drain)(nil),                 // 3: appswitch.nodeagent.v1.Drain
+	(*ListDrainsRequest)(nil),     // 4: appswitch.nodeagent.v1.ListDrainsRequest
+	(*ListDrainsResponse)(nil),    // 5: appswitch.nodeagent.v1.ListDrainsResponse
+	(*DrainRequest)(nil),          // 6: appswitch.nodeagent.v1.DrainRequest
+	(*DrainResponse)(nil),         // 7: appswitch.nodeagent.v1.DrainResponse
+	(*UndrainRequest)(nil),        // 8: appswitch.nodeagent.v1.UndrainRequest
+	(*UndrainResponse)(nil),       // 9: appswitch.nodeagent.v1.UndrainResponse
+	(*Socket)(nil),                // 10: appswitch.nodeagent.v1.Socket
+	(*Flow)(nil),                  // 11: appswitch.nodeagent.v1.Flow
+	(*ListLocalAppsRequest)(nil),  // 12: appswitch.nodeagent.v1.ListLocalAppsRequest
+	(*ListLocalAppsResponse)(nil), // 13: appswitch.nodeagent.v1.ListLocalAppsResponse
+	(*ListSocketsRequest)(nil),    // 14: appswitch.nodeagent.v1.ListSocketsRequest
+	(*ListSocketsResponse)(nil),   // 15: appswitch.nodeagent.v1.ListSocketsResponse
+	(*WatchFlowsRequest)(nil),     // 16: appswitch.nodeagent.v1.WatchFlowsRequest
+	(*WatchFlowsResponse)(nil),    // 17: appswitch.nodeagent.v1.WatchFlowsResponse
+	(*GetStatusRequest)(nil),      // 18: appswitch.nodeagent.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 19: appswitch.nodeagent.v1.GetStatusResponse
+	nil,                           // 20: appswitch.nodeagent.v1.Flow.LabelsEntry
+	(v1.Protocol)(0),              // 21: appswitch.type.v1.Protocol
+	(*v1.SocketAddress)(nil),      // 22: appswitch.type.v1.SocketAddress
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(v11.Verdict)(0),              // 24: appswitch.router.v1.Verdict
+	(*v1.App)(nil),                // 25: appswitch.type.v1.App
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*v1.Node)(nil),               // 27: appswitch.type.v1.Node
 }
 var file_appswitch_nodeagent_v1_nodeagent_proto_depIdxs = []int32{
-	11, // 0: appswitch.nodeagent.v1.Socket.protocol:type_name -> appswitch.type.v1.Protocol
-	12, // 1: appswitch.nodeagent.v1.Socket.bind_address:type_name -> appswitch.type.v1.SocketAddress
-	12, // 2: appswitch.nodeagent.v1.Socket.peer_address:type_name -> appswitch.type.v1.SocketAddress
-	12, // 3: appswitch.nodeagent.v1.Socket.host_address:type_name -> appswitch.type.v1.SocketAddress
-	13, // 4: appswitch.nodeagent.v1.Flow.time:type_name -> google.protobuf.Timestamp
-	11, // 5: appswitch.nodeagent.v1.Flow.protocol:type_name -> appswitch.type.v1.Protocol
-	12, // 6: appswitch.nodeagent.v1.Flow.destination:type_name -> appswitch.type.v1.SocketAddress
-	14, // 7: appswitch.nodeagent.v1.Flow.verdict:type_name -> appswitch.router.v1.Verdict
-	12, // 8: appswitch.nodeagent.v1.Flow.host_address:type_name -> appswitch.type.v1.SocketAddress
-	10, // 9: appswitch.nodeagent.v1.Flow.labels:type_name -> appswitch.nodeagent.v1.Flow.LabelsEntry
-	15, // 10: appswitch.nodeagent.v1.ListLocalAppsResponse.apps:type_name -> appswitch.type.v1.App
-	0,  // 11: appswitch.nodeagent.v1.ListSocketsResponse.sockets:type_name -> appswitch.nodeagent.v1.Socket
-	14, // 12: appswitch.nodeagent.v1.WatchFlowsRequest.verdicts:type_name -> appswitch.router.v1.Verdict
-	16, // 13: appswitch.nodeagent.v1.WatchFlowsRequest.since:type_name -> google.protobuf.Duration
-	1,  // 14: appswitch.nodeagent.v1.WatchFlowsResponse.flow:type_name -> appswitch.nodeagent.v1.Flow
-	17, // 15: appswitch.nodeagent.v1.GetStatusResponse.node:type_name -> appswitch.type.v1.Node
-	16, // 16: appswitch.nodeagent.v1.GetStatusResponse.snapshot_age:type_name -> google.protobuf.Duration
-	2,  // 17: appswitch.nodeagent.v1.NodeAgentService.ListLocalApps:input_type -> appswitch.nodeagent.v1.ListLocalAppsRequest
-	4,  // 18: appswitch.nodeagent.v1.NodeAgentService.ListSockets:input_type -> appswitch.nodeagent.v1.ListSocketsRequest
-	6,  // 19: appswitch.nodeagent.v1.NodeAgentService.WatchFlows:input_type -> appswitch.nodeagent.v1.WatchFlowsRequest
-	8,  // 20: appswitch.nodeagent.v1.NodeAgentService.GetStatus:input_type -> appswitch.nodeagent.v1.GetStatusRequest
-	3,  // 21: appswitch.nodeagent.v1.NodeAgentService.ListLocalApps:output_type -> appswitch.nodeagent.v1.ListLocalAppsResponse
-	5,  // 22: appswitch.nodeagent.v1.NodeAgentService.ListSockets:output_type -> appswitch.nodeagent.v1.ListSocketsResponse
-	7,  // 23: appswitch.nodeagent.v1.NodeAgentService.WatchFlows:output_type -> appswitch.nodeagent.v1.WatchFlowsResponse
-	9,  // 24: appswitch.nodeagent.v1.NodeAgentService.GetStatus:output_type -> appswitch.nodeagent.v1.GetStatusResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	21, // 0: appswitch.nodeagent.v1.Ejection.protocol:type_name -> appswitch.type.v1.Protocol
+	22, // 1: appswitch.nodeagent.v1.Ejection.host_address:type_name -> appswitch.type.v1.SocketAddress
+	23, // 2: appswitch.nodeagent.v1.Ejection.until:type_name -> google.protobuf.Timestamp
+	0,  // 3: appswitch.nodeagent.v1.ListEjectionsResponse.ejections:type_name -> appswitch.nodeagent.v1.Ejection
+	3,  // 4: appswitch.nodeagent.v1.ListDrainsResponse.drains:type_name -> appswitch.nodeagent.v1.Drain
+	21, // 5: appswitch.nodeagent.v1.Socket.protocol:type_name -> appswitch.type.v1.Protocol
+	22, // 6: appswitch.nodeagent.v1.Socket.bind_address:type_name -> appswitch.type.v1.SocketAddress
+	22, // 7: appswitch.nodeagent.v1.Socket.peer_address:type_name -> appswitch.type.v1.SocketAddress
+	22, // 8: appswitch.nodeagent.v1.Socket.host_address:type_name -> appswitch.type.v1.SocketAddress
+	23, // 9: appswitch.nodeagent.v1.Flow.time:type_name -> google.protobuf.Timestamp
+	21, // 10: appswitch.nodeagent.v1.Flow.protocol:type_name -> appswitch.type.v1.Protocol
+	22, // 11: appswitch.nodeagent.v1.Flow.destination:type_name -> appswitch.type.v1.SocketAddress
+	24, // 12: appswitch.nodeagent.v1.Flow.verdict:type_name -> appswitch.router.v1.Verdict
+	22, // 13: appswitch.nodeagent.v1.Flow.host_address:type_name -> appswitch.type.v1.SocketAddress
+	20, // 14: appswitch.nodeagent.v1.Flow.labels:type_name -> appswitch.nodeagent.v1.Flow.LabelsEntry
+	25, // 15: appswitch.nodeagent.v1.ListLocalAppsResponse.apps:type_name -> appswitch.type.v1.App
+	10, // 16: appswitch.nodeagent.v1.ListSocketsResponse.sockets:type_name -> appswitch.nodeagent.v1.Socket
+	24, // 17: appswitch.nodeagent.v1.WatchFlowsRequest.verdicts:type_name -> appswitch.router.v1.Verdict
+	26, // 18: appswitch.nodeagent.v1.WatchFlowsRequest.since:type_name -> google.protobuf.Duration
+	11, // 19: appswitch.nodeagent.v1.WatchFlowsResponse.flow:type_name -> appswitch.nodeagent.v1.Flow
+	27, // 20: appswitch.nodeagent.v1.GetStatusResponse.node:type_name -> appswitch.type.v1.Node
+	26, // 21: appswitch.nodeagent.v1.GetStatusResponse.snapshot_age:type_name -> google.protobuf.Duration
+	12, // 22: appswitch.nodeagent.v1.NodeAgentService.ListLocalApps:input_type -> appswitch.nodeagent.v1.ListLocalAppsRequest
+	14, // 23: appswitch.nodeagent.v1.NodeAgentService.ListSockets:input_type -> appswitch.nodeagent.v1.ListSocketsRequest
+	16, // 24: appswitch.nodeagent.v1.NodeAgentService.WatchFlows:input_type -> appswitch.nodeagent.v1.WatchFlowsRequest
+	18, // 25: appswitch.nodeagent.v1.NodeAgentService.GetStatus:input_type -> appswitch.nodeagent.v1.GetStatusRequest
+	1,  // 26: appswitch.nodeagent.v1.NodeAgentService.ListEjections:input_type -> appswitch.nodeagent.v1.ListEjectionsRequest
+	4,  // 27: appswitch.nodeagent.v1.NodeAgentService.ListDrains:input_type -> appswitch.nodeagent.v1.ListDrainsRequest
+	6,  // 28: appswitch.nodeagent.v1.NodeAgentService.Drain:input_type -> appswitch.nodeagent.v1.DrainRequest
+	8,  // 29: appswitch.nodeagent.v1.NodeAgentService.Undrain:input_type -> appswitch.nodeagent.v1.UndrainRequest
+	13, // 30: appswitch.nodeagent.v1.NodeAgentService.ListLocalApps:output_type -> appswitch.nodeagent.v1.ListLocalAppsResponse
+	15, // 31: appswitch.nodeagent.v1.NodeAgentService.ListSockets:output_type -> appswitch.nodeagent.v1.ListSocketsResponse
+	17, // 32: appswitch.nodeagent.v1.NodeAgentService.WatchFlows:output_type -> appswitch.nodeagent.v1.WatchFlowsResponse
+	19, // 33: appswitch.nodeagent.v1.NodeAgentService.GetStatus:output_type -> appswitch.nodeagent.v1.GetStatusResponse
+	2,  // 34: appswitch.nodeagent.v1.NodeAgentService.ListEjections:output_type -> appswitch.nodeagent.v1.ListEjectionsResponse
+	5,  // 35: appswitch.nodeagent.v1.NodeAgentService.ListDrains:output_type -> appswitch.nodeagent.v1.ListDrainsResponse
+	7,  // 36: appswitch.nodeagent.v1.NodeAgentService.Drain:output_type -> appswitch.nodeagent.v1.DrainResponse
+	9,  // 37: appswitch.nodeagent.v1.NodeAgentService.Undrain:output_type -> appswitch.nodeagent.v1.UndrainResponse
+	30, // [30:38] is the sub-list for method output_type
+	22, // [22:30] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_nodeagent_v1_nodeagent_proto_init() }
@@ -964,7 +1542,7 @@ func file_appswitch_nodeagent_v1_nodeagent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc), len(file_appswitch_nodeagent_v1_nodeagent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,13 +25,17 @@ const (
 	NodeAgentService_ListSockets_FullMethodName   = "/appswitch.nodeagent.v1.NodeAgentService/ListSockets"
 	NodeAgentService_WatchFlows_FullMethodName    = "/appswitch.nodeagent.v1.NodeAgentService/WatchFlows"
 	NodeAgentService_GetStatus_FullMethodName     = "/appswitch.nodeagent.v1.NodeAgentService/GetStatus"
+	NodeAgentService_ListEjections_FullMethodName = "/appswitch.nodeagent.v1.NodeAgentService/ListEjections"
+	NodeAgentService_ListDrains_FullMethodName    = "/appswitch.nodeagent.v1.NodeAgentService/ListDrains"
+	NodeAgentService_Drain_FullMethodName         = "/appswitch.nodeagent.v1.NodeAgentService/Drain"
+	NodeAgentService_Undrain_FullMethodName       = "/appswitch.nodeagent.v1.NodeAgentService/Undrain"
 )
 
 // NodeAgentServiceClient is the client API for NodeAgentService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// NodeAgentService shows what a node agent holds. It is read-only.
+// NodeAgentService shows what a node agent holds, and drains what runs on its node.
 type NodeAgentServiceClient interface {
 	// ListLocalApps returns the applications of this node, by id.
 	ListLocalApps(ctx context.Context, in *ListLocalAppsRequest, opts ...grpc.CallOption) (*ListLocalAppsResponse, error)
@@ -42,6 +46,15 @@ type NodeAgentServiceClient interface {
 	WatchFlows(ctx context.Context, in *WatchFlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchFlowsResponse], error)
 	// GetStatus tells how the agent is doing.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
+	// ListEjections returns the endpoints to which connects from this node have failed, by address.
+	ListEjections(ctx context.Context, in *ListEjectionsRequest, opts ...grpc.CallOption) (*ListEjectionsResponse, error)
+	// ListDrains returns what is being drained on this node, and what it still does.
+	ListDrains(ctx context.Context, in *ListDrainsRequest, opts ...grpc.CallOption) (*ListDrainsResponse, error)
+	// Drain keeps new connections from an application of this node, or from all of them. Idempotent. Fails with NOT_FOUND
+	// if there is no such application here.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// Undrain ends that. Idempotent. Fails with NOT_FOUND if there is no such application here.
+	Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (*UndrainResponse, error)
 }
 
 type nodeAgentServiceClient struct {
@@ -101,11 +114,51 @@ func (c *nodeAgentServiceClient) GetStatus(ctx context.Context, in *GetStatusReq
 	return out, nil
 }
 
+func (c *nodeAgentServiceClient) ListEjections(ctx context.Context, in *ListEjectionsRequest, opts ...grpc.CallOption) (*ListEjectionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEjectionsResponse)
+	err := c.cc.Invoke(ctx, NodeAgentService_ListEjections_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentServiceClient) ListDrains(ctx context.Context, in *ListDrainsRequest, opts ...grpc.CallOption) (*ListDrainsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDrainsResponse)
+	err := c.cc.Invoke(ctx, NodeAgentService_ListDrains_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentServiceClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainResponse)
+	err := c.cc.Invoke(ctx, NodeAgentService_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeAgentServiceClient) Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (*UndrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndrainResponse)
+	err := c.cc.Invoke(ctx, NodeAgentService_Undrain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeAgentServiceServer is the server API for NodeAgentService service.
 // All implementations must embed UnimplementedNodeAgentServiceServer
 // for forward compatibility.
 //
-// NodeAgentService shows what a node agent holds. It is read-only.
+// NodeAgentService shows what a node agent holds, and drains what runs on its node.
 type NodeAgentServiceServer interface {
 	// ListLocalApps returns the applications of this node, by id.
 	ListLocalApps(context.Context, *ListLocalAppsRequest) (*ListLocalAppsResponse, error)
@@ -116,6 +169,15 @@ type NodeAgentServiceServer interface {
 	WatchFlows(*WatchFlowsRequest, grpc.ServerStreamingServer[WatchFlowsResponse]) error
 	// GetStatus tells how the agent is doing.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
+	// ListEjections returns the endpoints to which connects from this node have failed, by address.
+	ListEjections(context.Context, *ListEjectionsRequest) (*ListEjectionsResponse, error)
+	// ListDrains returns what is being drained on this node, and what it still does.
+	ListDrains(context.Context, *ListDrainsRequest) (*ListDrainsResponse, error)
+	// Drain keeps new connections from an application of this node, or from all of them. Idempotent. Fails with NOT_FOUND
+	// if there is no such application here.
+	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// Undrain ends that. Idempotent. Fails with NOT_FOUND if there is no such application here.
+	Undrain(context.Context, *UndrainRequest) (*UndrainResponse, error)
 	mustEmbedUnimplementedNodeAgentServiceServer()
 }
 
@@ -137,6 +199,18 @@ func (UnimplementedNodeAgentServiceServer) WatchFlows(*WatchFlowsRequest, grpc.S
 }
 func (UnimplementedNodeAgentServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
+}
+func (UnimplementedNodeAgentServiceServer) ListEjections(context.Context, *ListEjectionsRequest) (*ListEjectionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEjections not implemented")
+}
+func (UnimplementedNodeAgentServiceServer) ListDrains(context.Context, *ListDrainsRequest) (*ListDrainsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDrains not implemented")
+}
+func (UnimplementedNodeAgentServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedNodeAgentServiceServer) Undrain(context.Context, *UndrainRequest) (*UndrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Undrain not implemented")
 }
 func (UnimplementedNodeAgentServiceServer) mustEmbedUnimplementedNodeAgentServiceServer() {}
 func (UnimplementedNodeAgentServiceServer) testEmbeddedByValue()                          {}
@@ -224,6 +298,78 @@ func _NodeAgentService_GetStatus_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeAgentService_ListEjections_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEjectionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServiceServer).ListEjections(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgentService_ListEjections_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServiceServer).ListEjections(ctx, req.(*ListEjectionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgentService_ListDrains_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDrainsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServiceServer).ListDrains(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgentService_ListDrains_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServiceServer).ListDrains(ctx, req.(*ListDrainsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgentService_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServiceServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgentService_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServiceServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeAgentService_Undrain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeAgentServiceServer).Undrain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeAgentService_Undrain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeAgentServiceServer).Undrain(ctx, req.(*UndrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeAgentService_ServiceDesc is the grpc.ServiceDesc for NodeAgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -242,6 +388,22 @@ var NodeAgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStatus",
 			Handler:    _NodeAgentService_GetStatus_Handler,
+		},
+		{
+			MethodName: "ListEjections",
+			Handler:    _NodeAgentService_ListEjections_Handler,
+		},
+		{
+			MethodName: "ListDrains",
+			Handler:    _NodeAgentService_ListDrains_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _NodeAgentService_Drain_Handler,
+		},
+		{
+			MethodName: "Undrain",
+			Handler:    _NodeAgentService_Undrain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -595,7 +595,12 @@ type ExplainRequest struct {
 	// Destination: "ip:port" or "name:port". Required.
 	Destination string `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
 	// "tcp" (the default) or "udp".
-	Protocol      string `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Protocol string `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Real addresses, "ip:port", of endpoints that the client's node leaves out because connects to them have failed, at
+	// most 4096. The gateway fills in those of its own node.
+	Ejected []string `protobuf:"bytes,5,rep,name=ejected,proto3" json:"ejected,omitempty"`
+	// Share of the endpoints that the client's node leaves out at most (--outlier-max-share), in percent; only with ejected.
+	EjectedShare  uint32 `protobuf:"varint,6,opt,name=ejected_share,json=ejectedShare,proto3" json:"ejected_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -656,6 +661,20 @@ func (x *ExplainRequest) GetProtocol() string {
 		return x.Protocol
 	}
 	return ""
+}
+
+func (x *ExplainRequest) GetEjected() []string {
+	if x != nil {
+		return x.Ejected
+	}
+	return nil
+}
+
+func (x *ExplainRequest) GetEjectedShare() uint32 {
+	if x != nil {
+		return x.EjectedShare
+	}
+	return 0
 }
 
 // Candidate is an endpoint that was looked at.
@@ -1069,12 +1088,14 @@ const file_appswitch_router_v1_router_proto_rawDesc = "" +
 	"\bendpoint\x18\x02 \x01(\v2\x1b.appswitch.type.v1.EndpointR\bendpoint\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12!\n" +
-	"\faudit_policy\x18\x05 \x01(\tR\vauditPolicy\"x\n" +
+	"\faudit_policy\x18\x05 \x01(\tR\vauditPolicy\"\xb7\x01\n" +
 	"\x0eExplainRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
 	"\x06labels\x18\x02 \x03(\tR\x06labels\x12 \n" +
 	"\vdestination\x18\x03 \x01(\tR\vdestination\x12\x1a\n" +
-	"\bprotocol\x18\x04 \x01(\tR\bprotocol\"\x9b\x01\n" +
+	"\bprotocol\x18\x04 \x01(\tR\bprotocol\x12\x18\n" +
+	"\aejected\x18\x05 \x03(\tR\aejected\x12#\n" +
+	"\rejected_share\x18\x06 \x01(\rR\fejectedShare\"\x9b\x01\n" +
 	"\tCandidate\x127\n" +
 	"\bendpoint\x18\x01 \x01(\v2\x1b.appswitch.type.v1.EndpointR\bendpoint\x12\x1a\n" +
 	"\beligible\x18\x02 \x01(\bR\beligible\x12\x16\n" +

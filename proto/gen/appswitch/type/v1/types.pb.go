@@ -141,6 +141,116 @@ func (BalancerType) EnumDescriptor() ([]byte, []int) {
 	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{1}
 }
 
+// HealthState is what active checks say of an endpoint.
+type HealthState int32
+
+const (
+	// No check was asked for, or none has ended yet. Such an endpoint is used like a healthy one.
+	HealthState_HEALTH_STATE_UNSPECIFIED HealthState = 0
+	// The last checks have succeeded.
+	HealthState_HEALTH_STATE_HEALTHY HealthState = 1
+	// The last checks have failed: used only where no other endpoint is left.
+	HealthState_HEALTH_STATE_UNHEALTHY HealthState = 2
+)
+
+// Enum value maps for HealthState.
+var (
+	HealthState_name = map[int32]string{
+		0: "HEALTH_STATE_UNSPECIFIED",
+		1: "HEALTH_STATE_HEALTHY",
+		2: "HEALTH_STATE_UNHEALTHY",
+	}
+	HealthState_value = map[string]int32{
+		"HEALTH_STATE_UNSPECIFIED": 0,
+		"HEALTH_STATE_HEALTHY":     1,
+		"HEALTH_STATE_UNHEALTHY":   2,
+	}
+)
+
+func (x HealthState) Enum() *HealthState {
+	p := new(HealthState)
+	*p = x
+	return p
+}
+
+func (x HealthState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HealthState) Descriptor() protoreflect.EnumDescriptor {
+	return file_appswitch_type_v1_types_proto_enumTypes[2].Descriptor()
+}
+
+func (HealthState) Type() protoreflect.EnumType {
+	return &file_appswitch_type_v1_types_proto_enumTypes[2]
+}
+
+func (x HealthState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HealthState.Descriptor instead.
+func (HealthState) EnumDescriptor() ([]byte, []int) {
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{2}
+}
+
+// HealthCheckType is a way to check an endpoint.
+type HealthCheckType int32
+
+const (
+	// Not given; means that there is no check.
+	HealthCheckType_HEALTH_CHECK_TYPE_UNSPECIFIED HealthCheckType = 0
+	// It accepts a connection.
+	HealthCheckType_HEALTH_CHECK_TYPE_TCP HealthCheckType = 1
+	// It answers GET with a status of 2xx or 3xx.
+	HealthCheckType_HEALTH_CHECK_TYPE_HTTP HealthCheckType = 2
+	// It answers grpc.health.v1.Health/Check with SERVING.
+	HealthCheckType_HEALTH_CHECK_TYPE_GRPC HealthCheckType = 3
+)
+
+// Enum value maps for HealthCheckType.
+var (
+	HealthCheckType_name = map[int32]string{
+		0: "HEALTH_CHECK_TYPE_UNSPECIFIED",
+		1: "HEALTH_CHECK_TYPE_TCP",
+		2: "HEALTH_CHECK_TYPE_HTTP",
+		3: "HEALTH_CHECK_TYPE_GRPC",
+	}
+	HealthCheckType_value = map[string]int32{
+		"HEALTH_CHECK_TYPE_UNSPECIFIED": 0,
+		"HEALTH_CHECK_TYPE_TCP":         1,
+		"HEALTH_CHECK_TYPE_HTTP":        2,
+		"HEALTH_CHECK_TYPE_GRPC":        3,
+	}
+)
+
+func (x HealthCheckType) Enum() *HealthCheckType {
+	p := new(HealthCheckType)
+	*p = x
+	return p
+}
+
+func (x HealthCheckType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HealthCheckType) Descriptor() protoreflect.EnumDescriptor {
+	return file_appswitch_type_v1_types_proto_enumTypes[3].Descriptor()
+}
+
+func (HealthCheckType) Type() protoreflect.EnumType {
+	return &file_appswitch_type_v1_types_proto_enumTypes[3]
+}
+
+func (x HealthCheckType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HealthCheckType.Descriptor instead.
+func (HealthCheckType) EnumDescriptor() ([]byte, []int) {
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
 // PolicyAction is what a policy does with the flows that it matches.
 type PolicyAction int32
 
@@ -178,11 +288,11 @@ func (x PolicyAction) String() string {
 }
 
 func (PolicyAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_appswitch_type_v1_types_proto_enumTypes[2].Descriptor()
+	return file_appswitch_type_v1_types_proto_enumTypes[4].Descriptor()
 }
 
 func (PolicyAction) Type() protoreflect.EnumType {
-	return &file_appswitch_type_v1_types_proto_enumTypes[2]
+	return &file_appswitch_type_v1_types_proto_enumTypes[4]
 }
 
 func (x PolicyAction) Number() protoreflect.EnumNumber {
@@ -191,7 +301,7 @@ func (x PolicyAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PolicyAction.Descriptor instead.
 func (PolicyAction) EnumDescriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{4}
 }
 
 // SocketAddress is an IP address with a transport port.
@@ -268,7 +378,9 @@ type Node struct {
 	ReservedPorts []uint32 `protobuf:"varint,7,rep,packed,name=reserved_ports,json=reservedPorts,proto3" json:"reserved_ports,omitempty"`
 	// Labels that describe the node (--node-labels), for people and selectors; they admit nobody anywhere. At most 64; keys
 	// and values are 1 to 63 characters without ',' and '='.
-	Labels        map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Whether no new connections go to the applications of this node: it is being drained. Output only.
+	Draining      bool `protobuf:"varint,9,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -359,6 +471,168 @@ func (x *Node) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *Node) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+// Health is the state of an endpoint as its own node's checks find it.
+type Health struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state.
+	State HealthState `protobuf:"varint,1,opt,name=state,proto3,enum=appswitch.type.v1.HealthState" json:"state,omitempty"`
+	// Why it is unhealthy, for people, such as "HTTP 503"; at most 128 bytes, empty otherwise.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Health) GetState() HealthState {
+	if x != nil {
+		return x.State
+	}
+	return HealthState_HEALTH_STATE_UNSPECIFIED
+}
+
+func (x *Health) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// HealthCheck says how an application wants its endpoints checked.
+type HealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How. Required.
+	Type HealthCheckType `protobuf:"varint,1,opt,name=type,proto3,enum=appswitch.type.v1.HealthCheckType" json:"type,omitempty"`
+	// Port of the application's at which it is checked for all of its endpoints; 0: each endpoint at its own.
+	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Path of HTTP, or service of gRPC; at most 256 bytes.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// Time from one check to the next, 100 ms to 1 h. Required.
+	Interval *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Time in which a check has to succeed, 10 ms to the interval. Required.
+	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Failures in a row that make an endpoint unhealthy, 1 to 100. Required.
+	Failures uint32 `protobuf:"varint,6,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Successes in a row that make it healthy again, 1 to 100. Required.
+	Successes     uint32 `protobuf:"varint,7,opt,name=successes,proto3" json:"successes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HealthCheck) GetType() HealthCheckType {
+	if x != nil {
+		return x.Type
+	}
+	return HealthCheckType_HEALTH_CHECK_TYPE_UNSPECIFIED
+}
+
+func (x *HealthCheck) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HealthCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetSuccesses() uint32 {
+	if x != nil {
+		return x.Successes
+	}
+	return 0
+}
+
 // App is a running application: one `ax run`, with all the processes that it started.
 type App struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -381,14 +655,18 @@ type App struct {
 	// Command line, for people; at most 256 characters.
 	Command string `protobuf:"bytes,9,opt,name=command,proto3" json:"command,omitempty"`
 	// When the program was started.
-	StartTime     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// How its endpoints are checked; unset: not at all.
+	HealthCheck *HealthCheck `protobuf:"bytes,11,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	// Whether no new connections go to it: it, or its node, is being drained. Output only.
+	Draining      bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[2]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +678,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[2]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +691,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *App) GetId() string {
@@ -486,6 +764,20 @@ func (x *App) GetStartTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *App) GetHealthCheck() *HealthCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+func (x *App) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 // Endpoint is one reachable service: a listening socket of an application.
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -511,14 +803,21 @@ type Endpoint struct {
 	Stale bool `protobuf:"varint,10,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Whether this is a virtual service's backend outside AppSwitch: it has neither application, node nor labels, and both
 	// addresses are the same. Only in routes; refused in the service table. Output only.
-	External      bool `protobuf:"varint,11,opt,name=external,proto3" json:"external,omitempty"`
+	External bool `protobuf:"varint,11,opt,name=external,proto3" json:"external,omitempty"`
+	// What its node's checks say of it; unset if there are none.
+	Health *Health `protobuf:"bytes,12,opt,name=health,proto3" json:"health,omitempty"`
+	// Whether no new connections go to it: its application or its node is being drained.
+	Draining bool `protobuf:"varint,13,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Until when the node that answers leaves it out because connects from there to it have failed; unset if it doesn't.
+	// In what the gateway answers only; dropped by the service table. Output only.
+	EjectedUntil  *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=ejected_until,json=ejectedUntil,proto3" json:"ejected_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[3]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +829,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[3]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +842,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Endpoint) GetId() string {
@@ -623,6 +922,27 @@ func (x *Endpoint) GetExternal() bool {
 	return false
 }
 
+func (x *Endpoint) GetHealth() *Health {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *Endpoint) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Endpoint) GetEjectedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EjectedUntil
+	}
+	return nil
+}
+
 // PortMapping maps a virtual port to the port on which the backends listen.
 type PortMapping struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -636,7 +956,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[4]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +968,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[4]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +981,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PortMapping) GetVirtualPort() uint32 {
@@ -707,7 +1027,7 @@ type VirtualService struct {
 
 func (x *VirtualService) Reset() {
 	*x = VirtualService{}
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[5]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +1039,7 @@ func (x *VirtualService) String() string {
 func (*VirtualService) ProtoMessage() {}
 
 func (x *VirtualService) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[5]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +1052,7 @@ func (x *VirtualService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualService.ProtoReflect.Descriptor instead.
 func (*VirtualService) Descriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *VirtualService) GetName() string {
@@ -804,7 +1124,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[6]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +1136,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[6]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +1149,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PortRange) GetFirst() uint32 {
@@ -883,7 +1203,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[7]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1215,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[7]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1228,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Policy) GetName() string {
@@ -1013,7 +1333,7 @@ type AddressClaim struct {
 
 func (x *AddressClaim) Reset() {
 	*x = AddressClaim{}
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[8]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1345,7 @@ func (x *AddressClaim) String() string {
 func (*AddressClaim) ProtoMessage() {}
 
 func (x *AddressClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_appswitch_type_v1_types_proto_msgTypes[8]
+	mi := &file_appswitch_type_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1358,7 @@ func (x *AddressClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressClaim.ProtoReflect.Descriptor instead.
 func (*AddressClaim) Descriptor() ([]byte, []int) {
-	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_appswitch_type_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AddressClaim) GetIp() string {
@@ -1076,7 +1396,7 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\x1dappswitch/type/v1/types.proto\x12\x11appswitch.type.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
 	"\rSocketAddress\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\"\xd0\x02\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"\xec\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x0e\n" +
@@ -1086,10 +1406,22 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12%\n" +
 	"\x0ereserved_ports\x18\a \x03(\rR\rreservedPorts\x12;\n" +
-	"\x06labels\x18\b \x03(\v2#.appswitch.type.v1.Node.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\b \x03(\v2#.appswitch.type.v1.Node.LabelsEntryR\x06labels\x12\x1a\n" +
+	"\bdraining\x18\t \x01(\bR\bdraining\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"V\n" +
+	"\x06Health\x124\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1e.appswitch.type.v1.HealthStateR\x05state\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x93\x02\n" +
+	"\vHealthCheck\x126\n" +
+	"\x04type\x18\x01 \x01(\x0e2\".appswitch.type.v1.HealthCheckTypeR\x04type\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x125\n" +
+	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1a\n" +
+	"\bfailures\x18\x06 \x01(\rR\bfailures\x12\x1c\n" +
+	"\tsuccesses\x18\a \x01(\rR\tsuccesses\"\xbc\x03\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1102,10 +1434,12 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\acommand\x18\t \x01(\tR\acommand\x129\n" +
 	"\n" +
 	"start_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x1a9\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12A\n" +
+	"\fhealth_check\x18\v \x01(\v2\x1e.appswitch.type.v1.HealthCheckR\vhealthCheck\x12\x1a\n" +
+	"\bdraining\x18\f \x01(\bR\bdraining\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xea\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfa\x04\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06app_id\x18\x02 \x01(\tR\x05appId\x12\x12\n" +
@@ -1118,7 +1452,10 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\t \x01(\tR\x04name\x12\x14\n" +
 	"\x05stale\x18\n" +
 	" \x01(\bR\x05stale\x12\x1a\n" +
-	"\bexternal\x18\v \x01(\bR\bexternal\x1a9\n" +
+	"\bexternal\x18\v \x01(\bR\bexternal\x121\n" +
+	"\x06health\x18\f \x01(\v2\x19.appswitch.type.v1.HealthR\x06health\x12\x1a\n" +
+	"\bdraining\x18\r \x01(\bR\bdraining\x12?\n" +
+	"\rejected_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\fejectedUntil\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
@@ -1177,7 +1514,16 @@ const file_appswitch_type_v1_types_proto_rawDesc = "" +
 	"\x14BALANCER_TYPE_RANDOM\x10\x01\x12\x1d\n" +
 	"\x19BALANCER_TYPE_ROUND_ROBIN\x10\x02\x12\x1c\n" +
 	"\x18BALANCER_TYPE_LEAST_CONN\x10\x03\x12\x18\n" +
-	"\x14BALANCER_TYPE_MAGLEV\x10\x04*^\n" +
+	"\x14BALANCER_TYPE_MAGLEV\x10\x04*a\n" +
+	"\vHealthState\x12\x1c\n" +
+	"\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14HEALTH_STATE_HEALTHY\x10\x01\x12\x1a\n" +
+	"\x16HEALTH_STATE_UNHEALTHY\x10\x02*\x87\x01\n" +
+	"\x0fHealthCheckType\x12!\n" +
+	"\x1dHEALTH_CHECK_TYPE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15HEALTH_CHECK_TYPE_TCP\x10\x01\x12\x1a\n" +
+	"\x16HEALTH_CHECK_TYPE_HTTP\x10\x02\x12\x1a\n" +
+	"\x16HEALTH_CHECK_TYPE_GRPC\x10\x03*^\n" +
 	"\fPolicyAction\x12\x1d\n" +
 	"\x19POLICY_ACTION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13POLICY_ACTION_ALLOW\x10\x01\x12\x16\n" +
@@ -1195,54 +1541,65 @@ func file_appswitch_type_v1_types_proto_rawDescGZIP() []byte {
 	return file_appswitch_type_v1_types_proto_rawDescData
 }
 
-var file_appswitch_type_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_appswitch_type_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_appswitch_type_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_appswitch_type_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_appswitch_type_v1_types_proto_goTypes = []any{
 	(Protocol)(0),                 // 0: appswitch.type.v1.Protocol
 	(BalancerType)(0),             // 1: appswitch.type.v1.BalancerType
-	(PolicyAction)(0),             // 2: appswitch.type.v1.PolicyAction
-	(*SocketAddress)(nil),         // 3: appswitch.type.v1.SocketAddress
-	(*Node)(nil),                  // 4: appswitch.type.v1.Node
-	(*App)(nil),                   // 5: appswitch.type.v1.App
-	(*Endpoint)(nil),              // 6: appswitch.type.v1.Endpoint
-	(*PortMapping)(nil),           // 7: appswitch.type.v1.PortMapping
-	(*VirtualService)(nil),        // 8: appswitch.type.v1.VirtualService
-	(*PortRange)(nil),             // 9: appswitch.type.v1.PortRange
-	(*Policy)(nil),                // 10: appswitch.type.v1.Policy
-	(*AddressClaim)(nil),          // 11: appswitch.type.v1.AddressClaim
-	nil,                           // 12: appswitch.type.v1.Node.LabelsEntry
-	nil,                           // 13: appswitch.type.v1.App.LabelsEntry
-	nil,                           // 14: appswitch.type.v1.Endpoint.LabelsEntry
-	nil,                           // 15: appswitch.type.v1.VirtualService.WeightsEntry
-	nil,                           // 16: appswitch.type.v1.Policy.FromEntry
-	nil,                           // 17: appswitch.type.v1.Policy.ToEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(HealthState)(0),              // 2: appswitch.type.v1.HealthState
+	(HealthCheckType)(0),          // 3: appswitch.type.v1.HealthCheckType
+	(PolicyAction)(0),             // 4: appswitch.type.v1.PolicyAction
+	(*SocketAddress)(nil),         // 5: appswitch.type.v1.SocketAddress
+	(*Node)(nil),                  // 6: appswitch.type.v1.Node
+	(*Health)(nil),                // 7: appswitch.type.v1.Health
+	(*HealthCheck)(nil),           // 8: appswitch.type.v1.HealthCheck
+	(*App)(nil),                   // 9: appswitch.type.v1.App
+	(*Endpoint)(nil),              // 10: appswitch.type.v1.Endpoint
+	(*PortMapping)(nil),           // 11: appswitch.type.v1.PortMapping
+	(*VirtualService)(nil),        // 12: appswitch.type.v1.VirtualService
+	(*PortRange)(nil),             // 13: appswitch.type.v1.PortRange
+	(*Policy)(nil),                // 14: appswitch.type.v1.Policy
+	(*AddressClaim)(nil),          // 15: appswitch.type.v1.AddressClaim
+	nil,                           // 16: appswitch.type.v1.Node.LabelsEntry
+	nil,                           // 17: appswitch.type.v1.App.LabelsEntry
+	nil,                           // 18: appswitch.type.v1.Endpoint.LabelsEntry
+	nil,                           // 19: appswitch.type.v1.VirtualService.WeightsEntry
+	nil,                           // 20: appswitch.type.v1.Policy.FromEntry
+	nil,                           // 21: appswitch.type.v1.Policy.ToEntry
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
 }
 var file_appswitch_type_v1_types_proto_depIdxs = []int32{
-	18, // 0: appswitch.type.v1.Node.start_time:type_name -> google.protobuf.Timestamp
-	12, // 1: appswitch.type.v1.Node.labels:type_name -> appswitch.type.v1.Node.LabelsEntry
-	13, // 2: appswitch.type.v1.App.labels:type_name -> appswitch.type.v1.App.LabelsEntry
-	18, // 3: appswitch.type.v1.App.start_time:type_name -> google.protobuf.Timestamp
-	0,  // 4: appswitch.type.v1.Endpoint.protocol:type_name -> appswitch.type.v1.Protocol
-	3,  // 5: appswitch.type.v1.Endpoint.service_address:type_name -> appswitch.type.v1.SocketAddress
-	3,  // 6: appswitch.type.v1.Endpoint.host_address:type_name -> appswitch.type.v1.SocketAddress
-	14, // 7: appswitch.type.v1.Endpoint.labels:type_name -> appswitch.type.v1.Endpoint.LabelsEntry
-	1,  // 8: appswitch.type.v1.VirtualService.balancer:type_name -> appswitch.type.v1.BalancerType
-	7,  // 9: appswitch.type.v1.VirtualService.ports:type_name -> appswitch.type.v1.PortMapping
-	15, // 10: appswitch.type.v1.VirtualService.weights:type_name -> appswitch.type.v1.VirtualService.WeightsEntry
-	19, // 11: appswitch.type.v1.VirtualService.session_affinity:type_name -> google.protobuf.Duration
-	2,  // 12: appswitch.type.v1.Policy.action:type_name -> appswitch.type.v1.PolicyAction
-	16, // 13: appswitch.type.v1.Policy.from:type_name -> appswitch.type.v1.Policy.FromEntry
-	17, // 14: appswitch.type.v1.Policy.to:type_name -> appswitch.type.v1.Policy.ToEntry
-	9,  // 15: appswitch.type.v1.Policy.port_ranges:type_name -> appswitch.type.v1.PortRange
-	0,  // 16: appswitch.type.v1.Policy.protocol:type_name -> appswitch.type.v1.Protocol
-	18, // 17: appswitch.type.v1.AddressClaim.expire_time:type_name -> google.protobuf.Timestamp
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	22, // 0: appswitch.type.v1.Node.start_time:type_name -> google.protobuf.Timestamp
+	16, // 1: appswitch.type.v1.Node.labels:type_name -> appswitch.type.v1.Node.LabelsEntry
+	2,  // 2: appswitch.type.v1.Health.state:type_name -> appswitch.type.v1.HealthState
+	3,  // 3: appswitch.type.v1.HealthCheck.type:type_name -> appswitch.type.v1.HealthCheckType
+	23, // 4: appswitch.type.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	23, // 5: appswitch.type.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	17, // 6: appswitch.type.v1.App.labels:type_name -> appswitch.type.v1.App.LabelsEntry
+	22, // 7: appswitch.type.v1.App.start_time:type_name -> google.protobuf.Timestamp
+	8,  // 8: appswitch.type.v1.App.health_check:type_name -> appswitch.type.v1.HealthCheck
+	0,  // 9: appswitch.type.v1.Endpoint.protocol:type_name -> appswitch.type.v1.Protocol
+	5,  // 10: appswitch.type.v1.Endpoint.service_address:type_name -> appswitch.type.v1.SocketAddress
+	5,  // 11: appswitch.type.v1.Endpoint.host_address:type_name -> appswitch.type.v1.SocketAddress
+	18, // 12: appswitch.type.v1.Endpoint.labels:type_name -> appswitch.type.v1.Endpoint.LabelsEntry
+	7,  // 13: appswitch.type.v1.Endpoint.health:type_name -> appswitch.type.v1.Health
+	22, // 14: appswitch.type.v1.Endpoint.ejected_until:type_name -> google.protobuf.Timestamp
+	1,  // 15: appswitch.type.v1.VirtualService.balancer:type_name -> appswitch.type.v1.BalancerType
+	11, // 16: appswitch.type.v1.VirtualService.ports:type_name -> appswitch.type.v1.PortMapping
+	19, // 17: appswitch.type.v1.VirtualService.weights:type_name -> appswitch.type.v1.VirtualService.WeightsEntry
+	23, // 18: appswitch.type.v1.VirtualService.session_affinity:type_name -> google.protobuf.Duration
+	4,  // 19: appswitch.type.v1.Policy.action:type_name -> appswitch.type.v1.PolicyAction
+	20, // 20: appswitch.type.v1.Policy.from:type_name -> appswitch.type.v1.Policy.FromEntry
+	21, // 21: appswitch.type.v1.Policy.to:type_name -> appswitch.type.v1.Policy.ToEntry
+	13, // 22: appswitch.type.v1.Policy.port_ranges:type_name -> appswitch.type.v1.PortRange
+	0,  // 23: appswitch.type.v1.Policy.protocol:type_name -> appswitch.type.v1.Protocol
+	22, // 24: appswitch.type.v1.AddressClaim.expire_time:type_name -> google.protobuf.Timestamp
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_appswitch_type_v1_types_proto_init() }
@@ -1255,8 +1612,8 @@ func file_appswitch_type_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_appswitch_type_v1_types_proto_rawDesc), len(file_appswitch_type_v1_types_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   15,
+			NumEnums:      5,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -353,6 +353,7 @@ func (op *connect) next(errno syscall.Errno) bool {
 	if !isRefusal(errno) || op.target.endpoint == nil {
 		return false
 	}
+	op.failed(errno)
 	op.tried = append(op.tried, op.target.endpoint.ID)
 	again, ok := op.t.resolve(op.s, op.dest, op.tried)
 	if !ok || again.endpoint == nil {
@@ -414,6 +415,7 @@ func (op *connect) finish(errno syscall.Errno) {
 		if op.s.State != socktab.Connected {
 			t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) { s.State = socktab.Connected })
 		}
+		op.succeeded()
 	case syscall.EINPROGRESS, syscall.EALREADY, syscall.EISCONN:
 	default:
 		t.d.deps.Conns.Closed(op.s.Cookie)

@@ -69,6 +69,7 @@ type Deps struct {
 	Metrics   *Metrics
 	Relay     Relay
 	Conns     Conns
+	Outliers  *route.Outliers // what connects say of endpoints
 }
 
 // App is an application to serve.

@@ -42,7 +42,7 @@ func (t *task) install(c *call, fd int, cookie uint64, cloexec bool) (int64, sys
 
 // succeed ends a call with a value.
 func (t *task) succeed(c *call, val int64, installed uint64) {
-	t.observe(c)
+	t.ended(c, 0)
 	errno := sys.Reply(t.listener, c.id, val, 0)
 	crashpoint.Here(crashpoint.AnswerGiven)
 	if errno == syscall.ENOENT && once(c.nr) {

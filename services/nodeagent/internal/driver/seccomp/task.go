@@ -74,8 +74,10 @@ type call struct {
 	tid    uint32
 	nr     int32
 	args   [6]uint64
-	replay bool // an earlier agent has received it and may have carried it out in part
-	began  time.Time
+	replay bool      // an earlier agent has received it and may have carried it out in part
+	began  time.Time // when the thread took it up; zero once that time was measured
+	came   time.Time // when it was received
+	took   time.Duration
 }
 
 func (c *call) task() procmem.Task { return procmem.Task(c.tid) }
@@ -259,6 +261,7 @@ func (t *task) take() {
 // begin serves a call that was received into n.
 func (t *task) begin(slot int32, n *sys.Notify, replay bool) {
 	c := &call{id: n.ID, slot: slot, tid: n.TID, nr: n.NR, args: n.Args, replay: replay, began: now()}
+	c.came = c.began
 	if old := t.byThread[c.tid]; old != nil {
 		t.cancel(old) // a thread is in one call at a time: a signal has ended the older one
 	}
@@ -285,7 +288,8 @@ func (t *task) replay(slot int32) {
 // should: the kernel lets the caller go on where we ran, so that what we do afterwards is what it waits for.
 func (t *task) observe(c *call) {
 	if !c.began.IsZero() {
-		t.d.deps.Metrics.observe(c.nr, time.Since(c.began))
+		c.took = time.Since(c.began)
+		t.d.deps.Metrics.observe(c.nr, c.took)
 		c.began = time.Time{}
 	}
 }
@@ -299,14 +303,14 @@ func (t *task) fail(c *call, errno syscall.Errno) {
 		t.succeed(c, 0, 0)
 		return
 	}
-	t.observe(c)
+	t.ended(c, errno)
 	_ = sys.Reply(t.listener, c.id, 0, errno)
 	t.inflight.release(c.slot)
 }
 
 // pass lets the kernel carry out a call that is none of ours. Never for one whose arguments carry policy.
 func (t *task) pass(c *call) {
-	t.observe(c)
+	t.ended(c, 0)
 	_ = sys.Continue(t.listener, c.id)
 	t.inflight.release(c.slot)
 }
