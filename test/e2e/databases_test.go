@@ -33,7 +33,7 @@ func TestPostgres(t *testing.T) {
 	bin, data := postgres(t), lab.Path("pg")
 	lab.Output("install -d -o postgres -g postgres -m 0700", data)
 	lab.Output("setpriv --reuid postgres --regid postgres --init-groups "+bin+"initdb --no-sync --locale=C -A trust -U postgres -D", data)
-	hba := "local all all trust\nhost all all 2.2.2.2/32 trust\nhost all all 0.0.0.0/0 reject\n"
+	hba := "local all all trust\nhost all all 2.2.2.2/32 trust\nhost replication all 2.2.2.2/32 trust\nhost all all 0.0.0.0/0 reject\n"
 	if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(hba), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +77,23 @@ func TestPostgres(t *testing.T) {
 	sum := lab.Output(client+psql+"db -c", "select sum(x) from (select generate_series(1, 300000)) as s(x)")
 	rows := lab.Output(client+"sh -c", psql+`db -c "copy (select generate_series(1, 300000)) to stdout" | awk '{ s += $1 } END { printf "%.0f", s }'`)
 	equal(t, "300,000 rows copied", rows, sum)
+
+	// A standby, which is a server itself and a client of the first one.
+	copied := lab.Path("standby")
+	lab.Output("install -d -o postgres -g postgres -m 0700", copied)
+	const second = "ax run --ip 2.2.2.2 --name standby --user postgres -- "
+	lab.Output(second + bin + "pg_basebackup -U postgres -h db -R -X stream -c fast --no-sync -D " + copied)
+	lab.Start(second+bin+"postgres -h * -c fsync=off -k "+copied+" -D", copied)
+	lab.Serving("2.2.2.2:5432", 1)
+	lab.Output(client+psql+"db -c", "create table later as select 42 as x")
+	lab.Eventually(runLimit, "the standby has what came later", func() error {
+		r := lab.Run(client+psql+"standby -c", "select x from later")
+		if strings.TrimSpace(r.Stdout) != "42" {
+			return fmt.Errorf("%s%s", r.Stdout, r.Stderr)
+		}
+		return nil
+	})
+	equal(t, "the standby as its server sees it", lab.Output(client+psql+"db -c", "select host(client_addr), state from pg_stat_replication"), "2.2.2.2|streaming")
 
 	// psql asks by a connection of its own, made in a signal handler, for the end of what it waits for.
 	waiting := lab.Start(client+psql+"db -c", "select pg_sleep(60)")

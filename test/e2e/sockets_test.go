@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"testing"
+
+	"appswitch.io/test/e2e/harness"
 )
 
 // TestSocketsAgain: what programs do with sockets one after the other, hundreds of times, so that what the agent hears of
@@ -62,6 +64,22 @@ for i in range(200):
 print('ok')`, "ok"},
 	} {
 		equal(t, c.what, lab.Output("ax run --ip 2.2.2.2 -- python3 -c", c.script), c.want)
+	}
+}
+
+// TestSocketCalls: corner cases of the socket calls give under AppSwitch what they give without.
+func TestSocketCalls(t *testing.T) {
+	lab := node(t)
+	script := lab.Program("sockets.py")
+	want := lab.Output("unshare -n -- sh -c", "ip link set lo up && exec python3 "+script)
+	for _, run := range []string{"ax run --ip 2.2.2.2 -- ", "ax run --new-netns=false -- "} {
+		got := harness.Lines(lab.Output(run+"python3", script))
+		for i, line := range harness.Lines(want) {
+			if i >= len(got) {
+				t.Fatalf("%s: nothing instead of %q", run, line)
+			}
+			equal(t, run, got[i], line)
+		}
 	}
 }
 
