@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs the programs that the demo or the tests run, on Debian and Ubuntu: scripts/provision.sh demo|test
 #
-# It only adds what is missing, and is silent when nothing is. A service that comes along (nginx, redis) is neither
-# started nor enabled; one that was here before is left exactly as it was.
+# It only adds what is missing, and is silent when nothing is. A service that comes along (nginx, PostgreSQL, sshd and
+# others) is neither started nor enabled; one that was here before is left exactly as it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,10 @@ case "${1:-}" in
 demo) wanted="nginx:nginx curl:curl" ;;
 test) wanted="nginx:nginx curl:curl python3:python3 ip:iproute2 ss:iproute2 nsenter:util-linux ps:procps git:git
               redis-server:redis-server redis-benchmark:redis-tools wrk:wrk dig:bind9-dnsutils
-              node:nodejs javac:default-jdk-headless gcc:gcc musl-gcc:musl-tools" ;;
+              node:nodejs javac:default-jdk-headless gcc:gcc musl-gcc:musl-tools
+              memcached:memcached memccapable:libmemcached-tools etcd:etcd-server etcdctl:etcd-client
+              haproxy:haproxy apache2:apache2-bin sshd:openssh-server ssh:openssh-client rsync:rsync iperf3:iperf3
+              socat:socat nc.openbsd:netcat-openbsd nc.traditional:netcat-traditional ncat:ncat" ;;
 *) echo "usage: $0 demo|test" >&2; exit 2 ;;
 esac
 
@@ -36,6 +39,9 @@ done
 [ "$1" = test ] && [ ! -e /usr/include/stdio.h ] && missing+=("stdio.h") && packages+=(libc6-dev)
 # wrk asks getaddrinfo for the port of "http", which stands there.
 [ "$1" = test ] && [ ! -e /etc/services ] && missing+=("/etc/services") && packages+=(netbase)
+[ "$1" = test ] && [ ! -e /usr/lib/python3/dist-packages/grpc ] && missing+=("/python3-grpcio") && packages+=(python3-grpcio)
+# Its programs are in a directory of each version; what is in PATH comes with the client.
+[ "$1" = test ] && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && missing+=("/postgresql") && packages+=(postgresql)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
@@ -74,11 +80,12 @@ if ! apt install --no-install-recommends -y "${packages[@]}"; then
     exit 1
 fi
 
-# The packages' scripts enable their units for the next boot even where they may not start them now.
-for service in nginx redis-server; do
-    case " ${missing[*]} " in *" $service "*) ;; *) continue ;; esac
-    if command -v systemctl >/dev/null; then
-        systemctl disable "$service" >>"$log" 2>&1 || { echo "systemctl disable $service:" >&2; tail -n 3 "$log" >&2; exit 1; }
+# The packages' scripts enable their units for the next boot even where they may not start them now. program:unit
+for service in nginx redis-server memcached etcd haproxy rsync iperf3 sshd:ssh.service sshd:ssh.socket /postgresql:postgresql; do
+    case " ${missing[*]} " in *" ${service%%:*} "*) ;; *) continue ;; esac
+    unit=${service##*:}
+    if command -v systemctl >/dev/null && systemctl is-enabled -q "$unit" 2>/dev/null; then
+        systemctl disable "$unit" >>"$log" 2>&1 || { echo "systemctl disable $unit:" >&2; tail -n 3 "$log" >&2; exit 1; }
     fi
 done
 

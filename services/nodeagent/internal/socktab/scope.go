@@ -24,27 +24,28 @@ type bindKey struct {
 
 // Bind enters a binding: the socket's Local must be set. It fails if another socket of the same application holds an
 // overlapping address and the two don't both allow it (SO_REUSEPORT, or SO_REUSEADDR while neither listens: socket(7),
-// inet_csk_bind_conflict in the kernel). Two applications never conflict: they are balanced.
-func (t *Table) Bind(id ScopeID, cookie uint64, local netip.AddrPort, reuse Reuse, v6only bool) bool {
+// inet_csk_bind_conflict in the kernel), and then returns the one that is in the way: it may have been closed just now,
+// which the kernel tells us a little later. Two applications never conflict: they are balanced.
+func (t *Table) Bind(id ScopeID, cookie uint64, local netip.AddrPort, reuse Reuse, v6only bool) (inTheWay Socket, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, ok := t.sockets[cookie]
 	if !ok {
-		return false
+		return Socket{}, false
 	}
 	probe := *s
 	probe.Bound, probe.Reuse, probe.V6Only = local, reuse, v6only
 	scope := t.scope(id)
 	for _, other := range scope.binds[bindKey{s.Proto, local.Port()}] {
 		if other.App == s.App && other != s && overlaps(&probe, other) && !mayShare(&probe, other) {
-			return false
+			return *other, false
 		}
 	}
 	t.unbind(s)
 	s.Local, s.Bound, s.Reuse, s.V6Only, s.State = local, local, reuse, v6only, Bound
 	t.enter(scope, s)
 	t.save(s)
-	return true
+	return Socket{}, true
 }
 
 func mayShare(a, b *Socket) bool {
@@ -55,20 +56,20 @@ func mayShare(a, b *Socket) bool {
 }
 
 // CanListen reports whether a bound socket may start to listen: two that share an address by SO_REUSEADDR alone may not
-// both do so.
-func (t *Table) CanListen(cookie uint64) bool {
+// both do so. If it may not, the one that listens is returned, as Bind does.
+func (t *Table) CanListen(cookie uint64) (inTheWay Socket, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, ok := t.sockets[cookie]
 	if !ok || s.scope == nil {
-		return true
+		return Socket{}, true
 	}
 	for _, other := range s.scope.binds[bindKey{s.Proto, s.Bound.Port()}] {
 		if other != s && other.App == s.App && other.State == Listening && overlaps(s, other) && (!s.Reuse.Port || !other.Reuse.Port) {
-			return false
+			return *other, false
 		}
 	}
-	return true
+	return Socket{}, true
 }
 
 // ReusePortHost returns the real address that a group of SO_REUSEPORT sockets already has, for a new member of it.

@@ -81,9 +81,12 @@ func TestBindConflicts(t *testing.T) {
 			for i, s := range []socket{tt.first, tt.second} {
 				cookie := uint64(i + 1)
 				table.Add(Socket{Cookie: cookie, App: s.app, Domain: s.domain, Proto: ax.TCP})
-				ok := table.Bind(scopeA, cookie, ap(s.local), s.reuse, s.v6only)
+				other, ok := table.Bind(scopeA, cookie, ap(s.local), s.reuse, s.v6only)
 				if want := i == 0 || tt.ok; ok != want {
 					t.Fatalf("bind %d = %v, want %v", i+1, ok, want)
+				}
+				if !ok && other.Cookie != 1 {
+					t.Fatalf("in the way is socket %d, want 1", other.Cookie)
 				}
 				if s.listen {
 					table.Update(cookie, func(s *Socket) { s.State = Listening })
@@ -97,19 +100,19 @@ func TestReuseAddrMayNotListenTwice(t *testing.T) {
 	table := newTable(nil)
 	for c := uint64(1); c <= 2; c++ {
 		table.Add(Socket{Cookie: c, App: "a", Domain: inet, Proto: ax.TCP})
-		if !table.Bind(scopeA, c, ap("0.0.0.0:80"), Reuse{Addr: true}, false) {
+		if _, ok := table.Bind(scopeA, c, ap("0.0.0.0:80"), Reuse{Addr: true}, false); !ok {
 			t.Fatal("bind is refused")
 		}
 	}
-	if !table.CanListen(1) {
+	if _, ok := table.CanListen(1); !ok {
 		t.Fatal("the first may not listen")
 	}
 	table.Update(1, func(s *Socket) { s.State = Listening })
-	if table.CanListen(2) {
-		t.Fatal("the second may listen too")
+	if other, ok := table.CanListen(2); ok || other.Cookie != 1 {
+		t.Fatalf("the second may listen too; in the way is %d", other.Cookie)
 	}
 	table.Remove(1, start)
-	if !table.CanListen(2) {
+	if _, ok := table.CanListen(2); !ok {
 		t.Fatal("the second may not listen after the first was closed")
 	}
 }
@@ -118,7 +121,7 @@ func TestReusePortGroupSharesHostAddress(t *testing.T) {
 	table := newTable(nil)
 	for c := uint64(1); c <= 2; c++ {
 		table.Add(Socket{Cookie: c, App: "a", Domain: inet, Proto: ax.TCP})
-		if !table.Bind(scopeA, c, ap("0.0.0.0:80"), Reuse{Port: true}, false) {
+		if _, ok := table.Bind(scopeA, c, ap("0.0.0.0:80"), Reuse{Port: true}, false); !ok {
 			t.Fatal("bind is refused")
 		}
 	}
@@ -135,7 +138,7 @@ func TestLoopbackIsPrivateToItsScope(t *testing.T) {
 	table := newTable(nil)
 	listen := func(cookie uint64, domain int, scope ScopeID, local, host string, v6only bool) {
 		table.Add(Socket{Cookie: cookie, App: "a", Domain: domain, Proto: ax.TCP})
-		if !table.Bind(scope, cookie, ap(local), Reuse{}, v6only) {
+		if _, ok := table.Bind(scope, cookie, ap(local), Reuse{}, v6only); !ok {
 			t.Fatalf("bind %s is refused", local)
 		}
 		table.Update(cookie, func(s *Socket) { s.Host, s.State = ap(host), Listening })
@@ -275,7 +278,7 @@ func TestRestore(t *testing.T) {
 		t.Errorf("stranger right after a restart: %v, want Pending", a)
 	}
 	after.Add(Socket{Cookie: 9, App: "f83e8600", Domain: inet6, Proto: ax.TCP})
-	if after.Bind(scopeA, 9, ap("[::]:80"), Reuse{}, true) {
+	if _, ok := after.Bind(scopeA, 9, ap("[::]:80"), Reuse{}, true); ok {
 		t.Error("the restored binding does not conflict")
 	}
 }

@@ -33,6 +33,7 @@ var machines = map[string]machine{
 			{51, toNotify},     // getsockname
 			{52, toNotify},     // getpeername
 			{54, toSetsockopt}, // setsockopt
+			{55, toGetsockopt}, // getsockopt
 			{288, toNotify},    // accept4
 			{299, toNotify},    // recvmmsg
 			{307, toNotify},    // sendmmsg
@@ -63,6 +64,7 @@ var machines = map[string]machine{
 			{206, toAddress},    // sendto
 			{207, toAddress},    // recvfrom
 			{208, toSetsockopt}, // setsockopt
+			{209, toGetsockopt}, // getsockopt
 			{211, toNotify},     // sendmsg
 			{212, toNotify},     // recvmsg
 			{242, toNotify},     // accept4
@@ -115,8 +117,16 @@ var levels = []rule{
 	{6, toTCPLevel},   // IPPROTO_TCP
 }
 
+// readLevels are the levels of getsockopt that have options which tell the real addresses of a connection.
+var readLevels = []rule{
+	{1, toGetSockLevel}, // SOL_SOCKET
+	{0, toGetIPLevel},   // IPPROTO_IP
+	{41, toGetIPLevel},  // IPPROTO_IPV6
+}
+
 // forbiddenOptions would let an injected socket, which lives in the host's network namespace, choose its own way
-// through the host or take over addresses and connections.
+// through the host or take over addresses and connections, or see what is behind virtual ones. The last are refused as by a
+// kernel that doesn't have them: proxies ask for the original destination of every connection, and go on with getsockname.
 var forbiddenOptions = map[label][]rule{
 	toSockLevel: {
 		{25, toPerm}, // SO_BINDTODEVICE
@@ -126,4 +136,7 @@ var forbiddenOptions = map[label][]rule{
 	toIPLevel:   {{19, toPerm}}, // IP_TRANSPARENT
 	toIPv6Level: {{75, toPerm}}, // IPV6_TRANSPARENT
 	toTCPLevel:  {{19, toPerm}}, // TCP_REPAIR
+
+	toGetSockLevel: {{28, toNoProtoOpt}}, // SO_PEERNAME
+	toGetIPLevel:   {{80, toNoProtoOpt}}, // SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST: the host's connection tracking
 }

@@ -34,6 +34,7 @@ const (
 const (
 	ErrnoPerm        = 1  // EPERM
 	ErrnoNoSys       = 38 // ENOSYS
+	ErrnoNoProtoOpt  = 92 // ENOPROTOOPT
 	ErrnoAFNoSupport = 97 // EAFNOSUPPORT
 )
 
@@ -57,6 +58,7 @@ const (
 	toNotify
 	toPerm
 	toNoSys
+	toNoProtoOpt
 	toAFNoSupport
 	toSocket     // by address family
 	toAddress    // notify if the fifth argument, an address, is given
@@ -65,6 +67,9 @@ const (
 	toIPLevel
 	toIPv6Level
 	toTCPLevel
+	toGetsockopt // by level and name
+	toGetSockLevel
+	toGetIPLevel
 	fixedLabels
 )
 
@@ -108,14 +113,8 @@ func (a *assembler) checks() {
 	a.load(offHigh(4))
 	a.jump(opEqual, 0, toAllow, toNotify)
 
-	a.mark(toSetsockopt)
-	a.load(offLow(1))
-	a.choose(levels, toAllow)
-	for _, l := range levels {
-		a.mark(l.to)
-		a.load(offLow(2))
-		a.choose(forbiddenOptions[l.to], toAllow)
-	}
+	a.options(toSetsockopt, levels, toSockLevel, toIPLevel, toIPv6Level, toTCPLevel)
+	a.options(toGetsockopt, readLevels, toGetSockLevel, toGetIPLevel)
 
 	for _, v := range []struct {
 		at  label
@@ -125,9 +124,22 @@ func (a *assembler) checks() {
 		{toNotify, RetNotify},
 		{toPerm, RetErrno(ErrnoPerm)},
 		{toNoSys, RetErrno(ErrnoNoSys)},
+		{toNoProtoOpt, RetErrno(ErrnoNoProtoOpt)},
 		{toAFNoSupport, RetErrno(ErrnoAFNoSupport)},
 	} {
 		a.mark(v.at)
 		a.code = append(a.code, instruction{op: opReturn, k: v.ret})
+	}
+}
+
+// options emits the check of an option's level, and of its name at each of them.
+func (a *assembler) options(at label, levels []rule, each ...label) {
+	a.mark(at)
+	a.load(offLow(1))
+	a.choose(levels, toAllow)
+	for _, level := range each {
+		a.mark(level)
+		a.load(offLow(2))
+		a.choose(forbiddenOptions[level], toAllow)
 	}
 }

@@ -18,6 +18,7 @@ const (
 	perm         = 0x00050000 | 1
 	noSys        = 0x00050000 | 38
 	notSupported = 0x00050000 | 97
+	noProtoOpt   = 0x00050000 | 92
 )
 
 // data is struct seccomp_data.
@@ -158,6 +159,13 @@ var calls = []call{
 	{"TCP_REPAIR", 54, 208, [6]uint64{3, 6, 19}, perm},
 	{"option 19 of SOL_SOCKET", 54, 208, [6]uint64{3, 1, 19}, allow},
 	{"option 25 of UDP", 54, 208, [6]uint64{3, 17, 25}, allow},
+
+	{"SO_ERROR", 55, 209, [6]uint64{3, 1, 4}, allow},
+	{"SO_PEERNAME", 55, 209, [6]uint64{3, 1, 28}, noProtoOpt},
+	{"SO_ORIGINAL_DST", 55, 209, [6]uint64{3, 0, 80}, noProtoOpt},
+	{"SO_ORIGINAL_DST, upper halves", 55, 209, [6]uint64{3, high, high | 80}, noProtoOpt},
+	{"IP6T_SO_ORIGINAL_DST", 55, 209, [6]uint64{3, 41, 80}, noProtoOpt},
+	{"TCP_INFO", 55, 209, [6]uint64{3, 6, 11}, allow},
 
 	{"io_uring_setup", 425, 425, [6]uint64{}, noSys},
 	{"io_uring_enter", 426, 426, [6]uint64{}, noSys},

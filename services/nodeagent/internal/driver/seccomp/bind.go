@@ -88,8 +88,15 @@ func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay boo
 		return t.bindAny(fd, s, local, reuse, only6, replay)
 	}
 	table := t.d.deps.Table
-	if !table.Bind(t.app.Scope, s.Cookie, local, reuse, only6) {
-		return syscall.EADDRINUSE
+	for {
+		other, ok := table.Bind(t.app.Scope, s.Cookie, local, reuse, only6)
+		if ok {
+			break
+		}
+		if !closed(other, reuse) {
+			return syscall.EADDRINUSE
+		}
+		t.d.SocketClosed(other.Cookie)
 	}
 	crashpoint.Here(crashpoint.BindEntered)
 	host, pooled, errno := t.bindReal(fd, s, local, only6, replay)
@@ -100,6 +107,31 @@ func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay boo
 	}
 	table.Update(s.Cookie, func(s *socktab.Socket) { s.Host, s.Pooled = host, pooled })
 	return 0
+}
+
+// closed reports whether a socket that is in the way of another one has been closed. A program may close a socket and bind
+// the next one before the kernel tells us of the former (sockdiag). The port behind it says how it is: the socket that asks
+// may have that one, too, unless the other is still there.
+func closed(other socktab.Socket, asks socktab.Reuse) bool {
+	if !other.Host.IsValid() {
+		return false
+	}
+	typ := unix.SOCK_STREAM
+	if other.Proto == ax.UDP {
+		typ = unix.SOCK_DGRAM
+	}
+	fd, errno := sys.Socket(other.Domain, typ|unix.SOCK_CLOEXEC, 0)
+	if errno != 0 {
+		return false
+	}
+	defer sys.Close(fd)
+	if asks.Addr {
+		_ = sys.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if other.V6Only {
+		_ = sys.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	return bindSocket(fd, other.Domain, other.Host) == 0
 }
 
 // bindAny binds to port 0: the virtual port is the real one, which nobody else can have.
@@ -240,8 +272,15 @@ func (t *task) listenOn(fd int, s socktab.Socket, c *call) syscall.Errno {
 			return errno
 		}
 	}
-	if s.State != socktab.Listening && !table.CanListen(s.Cookie) {
-		return syscall.EADDRINUSE
+	for s.State != socktab.Listening {
+		other, ok := table.CanListen(s.Cookie)
+		if ok {
+			break
+		}
+		if !closed(other, reuseOptions(fd)) {
+			return syscall.EADDRINUSE
+		}
+		t.d.SocketClosed(other.Cookie)
 	}
 	backlog := c.int(1)
 	if errno := sys.Listen(fd, backlog); errno != 0 {

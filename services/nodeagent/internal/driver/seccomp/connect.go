@@ -272,6 +272,8 @@ func (op *connect) intend(s *socktab.Socket) {
 	s.Peer, s.State, s.HostPeer = op.dest, socktab.Connecting, netip.AddrPort{}
 	if !s.Bound.IsValid() {
 		s.Host = netip.AddrPort{} // of an attempt before this
+	} else if s.Host.IsValid() {
+		s.Local = op.t.clientAddress(s, s.Peer, s.Host) // the server may accept before record comes
 	}
 	if op.target.managed {
 		s.HostPeer = op.target.addr
