@@ -52,6 +52,8 @@ type fakeDaemon struct {
 	vservices []*typev1.VirtualService
 	policies  []*typev1.Policy
 	revision  int64
+	drains    []*nodeagentv1.Drain // what the script has of them, and what is being drained
+	draining  map[string]bool      // applications; "" is the node
 }
 
 // newFakeDaemon reads the table of a script; without the file it is empty.
@@ -174,6 +176,8 @@ func (d *fakeDaemon) load(data []byte) error {
 			d.flows, err = messages[nodeagentv1.WatchFlowsResponse](raws)
 		case "virtualServices":
 			d.vservices, err = messages[typev1.VirtualService](raws)
+		case "drains":
+			d.drains, err = messages[nodeagentv1.Drain](raws)
 		case "policies":
 			d.policies, err = messages[typev1.Policy](raws)
 		default:
