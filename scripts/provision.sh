@@ -10,6 +10,7 @@ case "${1:-}" in
 demo) wanted="nginx:nginx curl:curl" ;;
 test) wanted="nginx:nginx curl:curl python3:python3 ip:iproute2 ss:iproute2 nsenter:util-linux ps:procps git:git
               redis-server:redis-server redis-benchmark:redis-tools wrk:wrk dig:bind9-dnsutils
+              nc:netcat-openbsd iperf3:iperf3 openssl:openssl watch:procps
               node:nodejs javac:default-jdk-headless gcc:gcc musl-gcc:musl-tools" ;;
 *) echo "usage: $0 demo|test" >&2; exit 2 ;;
 esac
