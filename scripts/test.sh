@@ -32,7 +32,7 @@ for part in "$@"; do
         ;;
     bench)
         as_root bench
-        go test -tags=bench -count=1 -timeout=30m -v ./test/bench/...
+        go test -tags=bench -count=1 -timeout=30m -v ${RUN:+-run="$RUN"} ./test/bench/...
         ;;
     *)
         echo "no such part: $part (vet, unit, race, race-pure, e2e, bench)" >&2

@@ -155,6 +155,15 @@ var badInputs = []badInput{
 	{"top", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
 	{"explain --to web:80", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
 	{"exec web true", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
+	{"get servers", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
+	{"get sockets", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
+	{"get vservices", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
+	{"get nodes", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
+	{"get proxies", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
+	{"create vservice --ip 1.1.1.1 v", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
+	{"delete vservice v", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
+	{"apply -f $GOODFILE", "AX_SERVER=127.0.0.1:1", failed, "the daemon is not running at"},
+	{"diff -f $GOODFILE", "AX_SERVER=127.0.0.1:1", misused, "the daemon is not running at"},
 	{"get apps", "AX_SERVER=$FOREIGN", failed, "is it the --rest-port of a daemon?"},
 	{"observe", "AX_SERVER=$FOREIGN", failed, "is it the --rest-port of a daemon?"},
 	{"get apps --timeout 50ms", "AX_SERVER=$SILENT", failed, "did not answer within 50ms"},
@@ -168,6 +177,18 @@ var badInputs = []badInput{
 	{"exec wbe true", "", failed, `no app "wbe": did you mean web?`},
 	{"exec web true", "", failed, `app "web" runs on node far, not on this machine: run ax exec there`},
 	{"sysdump /nonexistent/x.tar.gz", "", failed, "open /nonexistent/x.tar.gz: no such file or directory"},
+
+	// Files name the line.
+	{"apply", "", misused, "-f"},
+	{"apply -f /nonexistent.yaml", "", failed, "/nonexistent.yaml: no such file or directory"},
+	{"apply -f $BROKEN/indent.yaml", "", failed, "indent.yaml: document 1: line 3: mapping values are not allowed"},
+	{"apply -f $BROKEN/tab.yaml", "", failed, "tab.yaml: document 1: line 2: found a tab"},
+	{"apply -f $BROKEN/key.yaml", "", failed, `key.yaml: document 1, line 3: unknown field "backend" of VirtualService: did you mean backends?`},
+	{"diff -f $BROKEN/key.yaml", "", misused, `key.yaml: document 1, line 3: unknown field`},
+	{"apply -f $BROKEN/kind.yaml", "", failed, `kind.yaml: document 1, line 1: kind: "Vservice" is not known: want VirtualService or Policy`},
+	{"daemon --config $BROKEN/daemon.yaml", "", misused, `daemon.yaml:2: unknown key "nodename" (did you mean node-name?)`},
+	{"daemon --config $BROKEN/tab.yaml", "", misused, "tab.yaml: While parsing config: yaml: line 2: found a tab"},
+	{"daemon --config $BROKEN/value.yaml", "", misused, "value.yaml:1: "},
 
 	// The daemon's own options.
 	{"daemon --driver magic", "", misused, `--driver "magic"`},
@@ -200,9 +221,9 @@ func TestBadInput(t *testing.T) {
 	env := badEnvironment(t, dir)
 	for _, c := range badInputs {
 		t.Run(strings.ReplaceAll(c.line, "/", "_")+" "+c.env, func(t *testing.T) {
-			words := strings.Fields(os.Expand(c.line, variables(env)))
+			words := strings.Fields(c.line)
 			for i, w := range words {
-				if w == "''" {
+				if words[i] = os.Expand(w, variables(env)); w == "''" {
 					words[i] = ""
 				}
 			}
@@ -251,6 +272,17 @@ func badEnvironment(t *testing.T, dir string) []string {
 	vservice := write("vservice.yaml", "kind: VirtualService\nname: v\n")
 	write("good/appswitch/config.yaml", "contexts: [{name: lab, server: '127.0.0.1:1'}]\n")
 	write("broken/appswitch/config.yaml", "contxts: []\n")
+	for name, text := range map[string]string{
+		"indent": "kind: VirtualService\nname: v\n  backends: [1.1.1.1]\n",
+		"tab":    "kind: VirtualService\n\tname: v\n",
+		"key":    "kind: VirtualService\nname: v\nbackend: [1.1.1.1]\n",
+		"kind":   "kind: Vservice\nname: v\n",
+		"daemon": "driver: user\nnodename: x\n",
+		"value":  "rest-port: http\n",
+	} {
+		write("broken/"+name+".yaml", text)
+	}
+	good := write("good.yaml", "kind: VirtualService\nname: v\nbackends: [1.1.1.1]\n")
 	daemon, err := newFakeDaemon(table)
 	if err != nil {
 		t.Fatal(err)
@@ -269,6 +301,6 @@ func badEnvironment(t *testing.T, dir string) []string {
 	t.Cleanup(func() { _ = silent.Close() })
 	return []string{
 		"PATH=/usr/bin:/bin", "AX_SERVER=" + server.URL, "XDG_CONFIG_HOME=" + filepath.Join(dir, "good"), "AX_STATE_DIR=" + filepath.Join(dir, "state"),
-		"BROKEN=" + filepath.Join(dir, "broken"), "DRAFT=" + draft, "VSERVICE=" + vservice, "FOREIGN=" + foreign.URL, "SILENT=" + silent.Addr().String(),
+		"BROKEN=" + filepath.Join(dir, "broken"), "DRAFT=" + draft, "VSERVICE=" + vservice, "GOODFILE=" + good, "FOREIGN=" + foreign.URL, "SILENT=" + silent.Addr().String(),
 	}
 }

@@ -194,7 +194,7 @@ func run(ctx context.Context, spec Spec, o *options, p Process, reload func() (*
 	if err != nil {
 		return err
 	}
-	listeners, err := listen(ctx, o.addresses())
+	listeners, err := listen(ctx, spec.Name, o.addresses())
 	if err != nil {
 		server.Stop()
 		return err
@@ -265,7 +265,7 @@ func ignore(err, reported error) error {
 	return err
 }
 
-func listen(ctx context.Context, addresses []string) ([]net.Listener, error) {
+func listen(ctx context.Context, name string, addresses []string) ([]net.Listener, error) {
 	var listeners []net.Listener
 	for _, a := range addresses {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a)
@@ -273,7 +273,7 @@ func listen(ctx context.Context, addresses []string) ([]net.Listener, error) {
 			for _, open := range listeners {
 				_ = open.Close()
 			}
-			return nil, fmt.Errorf("--listen: %w", err)
+			return nil, fmt.Errorf("--listen: %w: choose another, or stop what uses it; is a %s running already?", err, name)
 		}
 		listeners = append(listeners, l)
 	}

@@ -8,6 +8,7 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/internal/host"
 	"appswitch.io/internal/route"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
@@ -37,6 +39,7 @@ import (
 	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 )
 
@@ -86,6 +89,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	if err := checkNamespaces(); err != nil {
+		return nil, err
+	}
+	if err := host.CheckKernel(host.Release()); err != nil {
 		return nil, err
 	}
 	addr, err := InterfaceAddr(cfg.NodeInterface)
@@ -175,13 +181,16 @@ func checkNamespaces() error {
 // openState opens the journal and takes up the sockets in it that still exist.
 func (s *Service) openState() error {
 	if err := os.MkdirAll(s.cfg.StateDir, 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
+		return host.DirError("--agent-state-dir", err)
 	}
 	var err error
 	if s.ports, err = portpool.New(s.cfg.Ports); err != nil {
 		return err
 	}
 	if s.journal, err = journal.Open(filepath.Join(s.cfg.StateDir, "sockets.journal"), socktab.RecordSize, maxSockets, s.log); err != nil {
+		if errors.Is(err, unix.ENOSPC) {
+			err = host.DirError("--agent-state-dir", err)
+		}
 		return err
 	}
 	if s.cfg.Clean {

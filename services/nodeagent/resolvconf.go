@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"appswitch.io/internal/host"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -15,16 +16,16 @@ import (
 // the driver leads to the resolver, and the domain of the cluster ahead of the host's own search list, so that a bare
 // name is found with the first query.
 func (s *Service) writeResolvConf() error {
-	host, err := os.ReadFile("/etc/resolv.conf")
+	own, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil && !os.IsNotExist(err) {
 		s.log.Warn("search list of the host is unknown", "error", err)
 	}
 	path := filepath.Join(s.cfg.RunDir, wire.ResolvConfName)
 	if err := os.MkdirAll(s.cfg.RunDir, 0o755); err != nil {
-		return fmt.Errorf("make run directory: %w", err)
+		return host.DirError("--run-dir", err)
 	}
 	// Written in place: applications have this very file mounted.
-	if err := os.WriteFile(path, resolvConf(host, s.cfg.DNSDomain), 0o644); err != nil {
+	if err := os.WriteFile(path, resolvConf(own, s.cfg.DNSDomain), 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil

@@ -25,18 +25,27 @@ const (
 
 // Daemon is a process of AppSwitch that can be killed and started again.
 type Daemon struct {
-	lab   *Lab
-	debug string // URL of its metrics and profiles
-	args  []string
-	env   []string
-	proc  *Proc
+	lab    *Lab
+	debug  string // URL of its metrics and profiles
+	args   []string
+	always []string // variables
+	env    []string // those of the next start alone
+	proc   *Proc
+	ended  bool // as it was told
 }
 
 // StartDaemon starts `ax daemon` with further flags and waits until it is ready. It ends with the laboratory.
 func (l *Lab) StartDaemon(flags ...string) *Daemon {
 	l.t.Helper()
+	return l.StartDaemonIn(nil, flags...)
+}
+
+// StartDaemonIn is StartDaemon with variables in the daemon's environment, whenever it is started.
+func (l *Lab) StartDaemonIn(env []string, flags ...string) *Daemon {
+	l.t.Helper()
 	args := slices.Concat([]string{"ax", "daemon"}, l.registryFlags(), l.agentFlags(), resolverFlags(), flags)
 	d := l.daemon("http://127.0.0.1:6666", args...)
+	d.always = env
 	d.Start()
 	l.Ready()
 	return d
@@ -88,6 +97,12 @@ func (d *Daemon) StartWith(env ...string) {
 // Replace makes another program the daemon's from the next start on.
 func (d *Daemon) Replace(program string) { d.args = append([]string{program}, d.args[1:]...) }
 
+// With adds flags from the next start on.
+func (d *Daemon) With(flags ...string) *Daemon {
+	d.args = append(d.args, flags...)
+	return d
+}
+
 // Crashed reports whether the daemon was killed; one that has ended in another way fails the test.
 func (d *Daemon) Crashed() bool {
 	d.lab.t.Helper()
@@ -106,12 +121,12 @@ func (d *Daemon) Start() {
 	if d.running() {
 		d.lab.t.Fatalf("%s runs already", d.proc)
 	}
-	p, err := d.lab.start(Cmd{Args: d.args, Env: d.env})
+	p, err := d.lab.start(Cmd{Args: d.args, Env: slices.Concat(d.always, d.env)})
 	if err != nil {
 		d.lab.t.Fatalf("start %s: %v", d.args[0], err)
 	}
 	p.daemon = true
-	d.proc = p
+	d.proc, d.ended = p, false
 }
 
 // Kill ends the daemon as a crash does.
@@ -124,20 +139,27 @@ func (d *Daemon) Kill() {
 // Stop asks the daemon to end, which must succeed in time. One that has been killed stays so.
 func (d *Daemon) Stop() {
 	d.lab.t.Helper()
+	d.End(syscall.SIGTERM)
+}
+
+// End is Stop with a signal of choice.
+func (d *Daemon) End(signal syscall.Signal) {
+	d.lab.t.Helper()
 	if !d.running() {
 		return
 	}
-	_ = syscall.Kill(d.proc.PID(), syscall.SIGTERM)
+	d.ended = true
+	_ = syscall.Kill(d.proc.PID(), signal)
 	select {
 	case <-d.proc.done:
 		if r := d.proc.Wait(time.Second); r.Code != 0 {
-			d.lab.t.Errorf("%s: exit status %d after SIGTERM\n%s", d.proc, r.Code, tail(r.Stderr, 40))
+			d.lab.t.Errorf("%s: exit status %d after %s\n%s", d.proc, r.Code, signal, tail(r.Stderr, 40))
 		}
 	case <-time.After(2 * stopWait):
 		// The Go runtime prints its goroutines at SIGQUIT: that shows what it waits for.
 		_ = syscall.Kill(d.proc.PID(), syscall.SIGQUIT)
 		time.Sleep(time.Second)
-		d.lab.t.Errorf("%s: still running %v after SIGTERM\n%s", d.proc, 2*stopWait, tail(d.proc.Stderr(), 400))
+		d.lab.t.Errorf("%s: still running %v after %s\n%s", d.proc, 2*stopWait, signal, tail(d.proc.Stderr(), 400))
 		d.Kill()
 	}
 }
@@ -155,7 +177,7 @@ func (l *Lab) Ready() {
 	l.t.Helper()
 	l.Eventually(readyWait, "AppSwitch is ready", func() error {
 		for _, d := range l.daemons {
-			if d.proc != nil && !d.running() {
+			if d.proc != nil && !d.ended && !d.running() {
 				l.t.Fatalf("%s ended while starting:\n%s", d.proc, tail(d.Log(), 40))
 			}
 		}
@@ -166,11 +188,22 @@ func (l *Lab) Ready() {
 		if reply.Status != 200 {
 			return fmt.Errorf("/healthz: status %d: %s", reply.Status, reply.Body)
 		}
-		if r := l.Run("ax status"); r.Code != 0 {
+		if r := l.StartCmd(Cmd{Args: []string{"ax", "status"}, Env: l.variables()}).Wait(runWait); r.Code != 0 {
 			return fmt.Errorf("ax status: exit status %d: %s%s", r.Code, r.Stdout, r.Stderr)
 		}
 		return nil
 	})
+}
+
+// variables are those of the daemons that run: who asks them over gRPC needs their certificates.
+func (l *Lab) variables() []string {
+	var out []string
+	for _, d := range l.daemons {
+		if d.running() {
+			out = append(out, d.always...)
+		}
+	}
+	return out
 }
 
 func (l *Lab) isDaemon(pid int) bool {

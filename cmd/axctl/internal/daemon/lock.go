@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"appswitch.io/internal/host"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,11 +18,11 @@ const lockName = "daemon.lock"
 // the file stays.
 func lockState(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("--state-dir: %w (run as root, or name another directory)", err)
+		return nil, host.DirError("--state-dir", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("--state-dir: %w (run as root, or name another directory)", err)
+		return nil, host.DirError("--state-dir", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		holder, _ := os.ReadFile(f.Name())
@@ -33,7 +34,7 @@ func lockState(dir string) (unlock func(), err error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintln(os.Getpid()))); err != nil {
-		return nil, errors.Join(fmt.Errorf("write %s: %w", f.Name(), err), f.Close())
+		return nil, errors.Join(host.DirError("--state-dir", err), f.Close())
 	}
 	return func() { _ = f.Close() }, nil
 }

@@ -140,6 +140,9 @@ func (p probe) run(ctx context.Context, o Options) (string, error) {
 		return "", fmt.Errorf("not running at %s: start it with `sudo ax daemon`", where)
 	case grpcstatus.Code(worst) == codes.DeadlineExceeded:
 		return "", fmt.Errorf("no answer from %s within %s", where, Timeout)
+	case !o.TLS.Enabled && strings.Contains(message, "server preface"):
+		// What gRPC's client says of a server that hangs up on it, as one with TLS does.
+		return "", fmt.Errorf("%s hangs up, as a daemon with --tls does: give --tls with --tls-ca-cert, --tls-cert and --tls-key, or AX_TLS=true and AX_TLS_CA_CERT and so on", where)
 	}
 	return "", errors.New(message)
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/internal/host"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
@@ -42,7 +43,7 @@ func NewServer(log *slog.Logger, manager *Manager, runDir string) *Server {
 // Listen opens the socket, replacing one that a dead agent left behind. It fails if another agent answers there.
 func (s *Server) Listen() (*net.UnixListener, error) {
 	if err := os.MkdirAll(s.runDir, 0o755); err != nil {
-		return nil, fmt.Errorf("make run directory: %w", err)
+		return nil, host.DirError("--run-dir", err)
 	}
 	path := filepath.Join(s.runDir, wire.SocketName)
 	if conn, err := net.DialTimeout("unixpacket", path, time.Second); err == nil {

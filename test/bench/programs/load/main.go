@@ -1,4 +1,4 @@
-// Command load is the server and the client of the benchmarks: `load serve`, and `load connect|request|echo|stream|await|lookup`.
+// Command load is the server and the client of the benchmarks: `load serve`, and `load connect|request|echo|stream|dns|dnsflood|await|lookup`.
 //
 // Its invariant: the clock runs around system calls alone. Clients use blocking sockets on threads of their own, so that
 // neither Go's scheduler nor its poller is measured. Start reading at main; serve.go is the other side.
@@ -30,7 +30,7 @@ type operation func() (time.Duration, error)
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: load serve|connect|request|echo|stream|listen|await|lookup [options]"))
+		fail(fmt.Errorf("usage: load serve|connect|request|echo|stream|dns|dnsflood|listen|await|lookup [options]"))
 	}
 	fs := flag.NewFlagSet("load", flag.ExitOnError)
 	address := fs.String("address", "", "ADDRESS:PORT to serve or to connect to")
@@ -107,9 +107,11 @@ func repeat(kind string, to unix.Sockaddr, threads int, duration time.Duration) 
 	}
 	elapsed := time.Since(start)
 	slices.Sort(all)
-	return result{
-		P50: quantile(all, 0.50), P99: quantile(all, 0.99), PerSecond: float64(len(all)) / elapsed.Seconds(),
-	}, nil
+	done := float64(len(all))
+	if kind == "dnsflood" {
+		done *= dnsWindow
+	}
+	return result{P50: quantile(all, 0.50), P99: quantile(all, 0.99), PerSecond: done / elapsed.Seconds()}, nil
 }
 
 func loop(kind string, to unix.Sockaddr, until time.Time) ([]time.Duration, error) {
@@ -126,6 +128,15 @@ func loop(kind string, to unix.Sockaddr, until time.Time) ([]time.Duration, erro
 		}
 		defer unix.Close(fd)
 		do = echoOn(fd)
+	case "dns", "dnsflood":
+		fd, err := dnsSocket(to)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(fd)
+		if do = dnsOn(fd, 1); kind == "dnsflood" {
+			do = dnsOn(fd, dnsWindow)
+		}
 	default:
 		return nil, fmt.Errorf("no such operation: %s", kind)
 	}

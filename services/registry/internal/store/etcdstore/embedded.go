@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"appswitch.io/internal/host"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"golang.org/x/sys/unix"
@@ -24,6 +25,9 @@ const (
 	history      = "10m"            // kept before compaction: longer than any watcher is meant to be away
 	quota        = 2 << 30          // bytes of the database
 	startTimeout = 60 * time.Second // for reading back the log
+	stateFlag    = "--state-dir"    // names the directory
+	spaceFirst   = 128 << 20        // bytes that etcd takes in an empty directory: its log has 64 MB from the start
+	spaceAgain   = 16 << 20         // bytes that it takes in one that it knows
 )
 
 var errInUse = errors.New("another registry is using it: stop that one, or choose another --state-dir")
@@ -31,7 +35,7 @@ var errInUse = errors.New("another registry is using it: stop that one, or choos
 // runEmbedded runs a single-member etcd server. An error means that it can't start or has died.
 func (s *Store) runEmbedded(ctx context.Context) error {
 	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("create state directory: %w", err)
+		return host.DirError(stateFlag, err)
 	}
 	unlock, err := lockDir(s.cfg.Dir)
 	if err != nil {
@@ -40,6 +44,9 @@ func (s *Store) runEmbedded(ctx context.Context) error {
 	defer unlock()
 	cfg, err := s.embedConfig()
 	if err != nil {
+		return err
+	}
+	if err := checkSpace(s.cfg.Dir, cfg.Dir); err != nil {
 		return err
 	}
 	server, err := embed.StartEtcd(cfg)
@@ -81,6 +88,19 @@ func (s *Store) runEmbedded(ctx context.Context) error {
 	case <-server.Server.StopNotify():
 		return errors.New("etcd has stopped; its log says why")
 	}
+}
+
+// checkSpace makes sure that etcd finds the space to start: without it etcd panics.
+func checkSpace(dir, etcd string) error {
+	need := uint64(spaceAgain)
+	if _, err := os.Stat(filepath.Join(etcd, "member")); err != nil {
+		need = spaceFirst
+	}
+	free, err := host.FreeSpace(dir)
+	if err != nil {
+		return host.DirError(stateFlag, err)
+	}
+	return host.CheckSpace(stateFlag, dir, free, need)
 }
 
 func (s *Store) embedConfig() (*embed.Config, error) {
@@ -143,7 +163,7 @@ func (s *Store) startError(err error) error {
 func lockDir(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock state directory: %w", err)
+		return nil, host.DirError(stateFlag, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
