@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs that the demo or the tests run, on Debian and Ubuntu: scripts/provision.sh demo|test
 #
-# It only adds what is missing, and is silent when nothing is. A service that comes along (nginx, redis) is neither
+# It only adds what is missing, and is silent when nothing is. A service that comes along (nginx, redis, etcd) is neither
 # started nor enabled; one that was here before is left exactly as it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 case "${1:-}" in
 demo) wanted="nginx:nginx curl:curl" ;;
 test) wanted="nginx:nginx curl:curl python3:python3 ip:iproute2 ss:iproute2 nsenter:util-linux ps:procps git:git
-              redis-server:redis-server redis-benchmark:redis-tools wrk:wrk dig:bind9-dnsutils
+              redis-server:redis-server redis-benchmark:redis-tools etcd:etcd-server wrk:wrk dig:bind9-dnsutils
               node:nodejs javac:default-jdk-headless gcc:gcc musl-gcc:musl-tools" ;;
 *) echo "usage: $0 demo|test" >&2; exit 2 ;;
 esac
@@ -75,7 +75,7 @@ if ! apt install --no-install-recommends -y "${packages[@]}"; then
 fi
 
 # The packages' scripts enable their units for the next boot even where they may not start them now.
-for service in nginx redis-server; do
+for service in nginx redis-server etcd; do
     case " ${missing[*]} " in *" $service "*) ;; *) continue ;; esac
     if command -v systemctl >/dev/null; then
         systemctl disable "$service" >>"$log" 2>&1 || { echo "systemctl disable $service:" >&2; tail -n 3 "$log" >&2; exit 1; }

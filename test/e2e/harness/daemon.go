@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -25,40 +26,20 @@ const (
 
 // Daemon is a process of AppSwitch that can be killed and started again.
 type Daemon struct {
-	lab   *Lab
-	debug string // URL of its metrics and profiles
-	args  []string
-	env   []string
-	proc  *Proc
+	lab     *Lab
+	debug   string // URL of its metrics and profiles
+	args    []string
+	environ []string // of every start
+	env     []string // of the next start only
+	foreign bool     // a program of somebody else: how it ends is its own business
+	proc    *Proc
 }
 
-// StartDaemon starts `ax daemon` with further flags and waits until it is ready. It ends with the laboratory.
-func (l *Lab) StartDaemon(flags ...string) *Daemon {
+// StartDaemon starts AppSwitch in the shape of the moment (see [Shape]), with further flags of `ax daemon`, and waits until
+// it is ready. It ends with the laboratory.
+func (l *Lab) StartDaemon(flags ...string) *System {
 	l.t.Helper()
-	args := slices.Concat([]string{"ax", "daemon"}, l.registryFlags(), l.agentFlags(), resolverFlags(), flags)
-	d := l.daemon("http://127.0.0.1:6666", args...)
-	d.Start()
-	l.Ready()
-	return d
-}
-
-// StartServices starts every service as a process of its own, all with further flags, and waits until all are ready. The
-// keys are the programs' names.
-func (l *Lab) StartServices(flags ...string) map[string]*Daemon {
-	l.t.Helper()
-	services := map[string]*Daemon{
-		"registryd":  l.daemon("http://127.0.0.1:6666", append([]string{"registryd"}, l.registryFlags()...)...),
-		"routerd":    l.daemon("http://127.0.0.1:6671", "routerd"),
-		"resolverd":  l.daemon("http://127.0.0.1:6676", append([]string{"resolverd"}, resolverFlags()...)...),
-		"nodeagentd": l.daemon("http://127.0.0.1:6681", append([]string{"nodeagentd", "--dns-addr", "127.0.0.1:53"}, l.agentFlags()...)...),
-		"gatewayd":   l.daemon("http://127.0.0.1:6686", "gatewayd"),
-	}
-	for _, d := range services {
-		d.args = append(d.args, flags...)
-		d.Start()
-	}
-	l.Ready()
-	return services
+	return l.StartShape(l.CurrentShape(), flags...)
 }
 
 func (l *Lab) registryFlags() []string { return []string{"--state-dir", l.StateDir()} }
@@ -106,7 +87,7 @@ func (d *Daemon) Start() {
 	if d.running() {
 		d.lab.t.Fatalf("%s runs already", d.proc)
 	}
-	p, err := d.lab.start(Cmd{Args: d.args, Env: d.env})
+	p, err := d.lab.start(Cmd{Args: d.args, Env: slices.Concat(d.environ, d.env)})
 	if err != nil {
 		d.lab.t.Fatalf("start %s: %v", d.args[0], err)
 	}
@@ -117,9 +98,14 @@ func (d *Daemon) Start() {
 // Kill ends the daemon as a crash does.
 func (d *Daemon) Kill() {
 	d.lab.t.Helper()
-	_ = syscall.Kill(d.proc.PID(), syscall.SIGKILL)
+	d.kill()
 	d.proc.Wait(stopWait)
 }
+
+func (d *Daemon) kill() { _ = syscall.Kill(d.proc.PID(), syscall.SIGKILL) }
+
+// name is that of its program.
+func (d *Daemon) name() string { return filepath.Base(d.args[0]) }
 
 // Stop asks the daemon to end, which must succeed in time. One that has been killed stays so.
 func (d *Daemon) Stop() {
@@ -130,7 +116,7 @@ func (d *Daemon) Stop() {
 	_ = syscall.Kill(d.proc.PID(), syscall.SIGTERM)
 	select {
 	case <-d.proc.done:
-		if r := d.proc.Wait(time.Second); r.Code != 0 {
+		if r := d.proc.Wait(time.Second); r.Code != 0 && !d.foreign {
 			d.lab.t.Errorf("%s: exit status %d after SIGTERM\n%s", d.proc, r.Code, tail(r.Stderr, 40))
 		}
 	case <-time.After(2 * stopWait):
@@ -140,6 +126,18 @@ func (d *Daemon) Stop() {
 		d.lab.t.Errorf("%s: still running %v after SIGTERM\n%s", d.proc, 2*stopWait, tail(d.proc.Stderr(), 400))
 		d.Kill()
 	}
+}
+
+// Answers waits until the daemon itself answers, whatever the others do.
+func (d *Daemon) Answers() {
+	d.lab.t.Helper()
+	d.lab.Eventually(readyWait, d.name()+" answers", func() error {
+		reply, err := d.lab.Get(d.debug + "/healthz")
+		if err == nil && reply.Status != 200 {
+			err = fmt.Errorf("/healthz: status %d: %s", reply.Status, reply.Body)
+		}
+		return err
+	})
 }
 
 // PID is the daemon's process id.
