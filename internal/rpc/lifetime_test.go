@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +71,42 @@ func TestSeveralAddressesTakeTurns(t *testing.T) {
 		if err := list(t, c); err != nil {
 			t.Fatalf("with one of two left: %v", err)
 		}
+	}
+}
+
+// TestAServerThatIsNotReadyIsPassedOver: with two addresses its calls go to the other one; as the only one it is asked.
+func TestAServerThatIsNotReadyIsPassedOver(t *testing.T) {
+	var counts [2]atomic.Int32
+	var ready atomic.Bool
+	count := func(i int) doors {
+		return doors{list: func(context.Context) error { counts[i].Add(1); return nil }}
+	}
+	one := start(t, ServerConfig{}, "127.0.0.1:0", count(0), table{})
+	two := start(t, ServerConfig{Ready: ready.Load}, "127.0.0.1:0", count(1), table{})
+	if err := list(t, gatewayAt(t, two.addr, ClientConfig{})); err != nil || counts[1].Swap(0) != 1 {
+		t.Errorf("as the only address: %v", err)
+	}
+	c := gatewayAt(t, one.addr+","+two.addr, ClientConfig{})
+	for range 50 { // connections come up one after the other
+		if err := list(t, c); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	if n := counts[1].Load(); n != 0 {
+		t.Errorf("%d calls went to the server that is not ready", n)
+	}
+	ready.Store(true)
+	for until := time.Now().Add(5 * time.Second); counts[1].Load() == 0 && time.Now().Before(until); {
+		if err := list(t, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if counts[1].Load() == 0 {
+		t.Error("no call went to the server after it was ready")
+	}
+	if err := one.stop(); err != nil {
+		t.Error(err)
 	}
 }
 
