@@ -30,7 +30,7 @@ type ClientConfig struct {
 }
 
 // Dial returns a client of target: "host:port", or several of them separated by commas, over which calls are spread
-// in turn, those left out that are not there or not ready (by their health, see [ServerConfig]); a target with a scheme ("dns:///name:port", "unix:/path") is left to gRPC. It connects in the background:
+// in turn, those left out that are not there, not ready (by their health, see [ServerConfig]) or hang; a target with a scheme ("dns:///name:port", "unix:/path") is left to gRPC. It connects in the background:
 // the server may start later, go away and come back. While it is away calls fail at once with UNAVAILABLE, unless they
 // ask to wait (grpc.WaitForReady).
 func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
@@ -67,7 +67,7 @@ func Pipe() (net.Listener, func(ClientConfig) (*grpc.ClientConn, error)) {
 // comes.
 const (
 	inTurn        = `{"loadBalancingConfig":[{"round_robin":{}}]}`
-	healthyInTurn = `{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}`
+	healthyInTurn = `{"loadBalancingConfig":[{"` + turnsPolicy + `":{}}],"healthCheckConfig":{"serviceName":""}}`
 )
 
 func dial(target string, cfg ClientConfig, more ...grpc.DialOption) (*grpc.ClientConn, error) {
@@ -120,7 +120,9 @@ func (l addressList) OverrideAuthority(resolver.Target) string { return l[0] }
 func (l addressList) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
 	var s resolver.State
 	for _, a := range l {
-		s.Endpoints = append(s.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a, ServerName: a}}})
+		address := resolver.Address{Addr: a, ServerName: a}
+		s.Endpoints = append(s.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{address}})
+		s.Addresses = append(s.Addresses, address) // the same, for turns
 	}
 	return l, cc.UpdateState(s)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	gatewayv1 "appswitch.io/proto/gen/appswitch/gateway/v1"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -108,6 +109,33 @@ func TestAServerThatIsNotReadyIsPassedOver(t *testing.T) {
 	if err := one.stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestAServerThatHangsIsPassedOver: one call waits for it in vain, and the others go to the server that answers.
+func TestAServerThatHangsIsPassedOver(t *testing.T) {
+	var hung atomic.Int32
+	release := make(chan struct{})
+	one := start(t, ServerConfig{}, "127.0.0.1:0", doors{}, table{})
+	two := start(t, ServerConfig{}, "127.0.0.1:0", doors{list: func(ctx context.Context) error {
+		hung.Add(1)
+		<-release // not even the caller's end wakes it
+		return ctx.Err()
+	}}, table{})
+	c := gatewayAt(t, one.addr+","+two.addr, ClientConfig{})
+	failed := 0
+	for i := 0; i < 40 || hung.Load() == 0 && i < 4000; i++ { // until both are connected
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		if _, err := c.ListProxies(ctx, &gatewayv1.ListProxiesRequest{}); status.Code(err) == codes.DeadlineExceeded {
+			failed++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	if n := hung.Load(); n != 1 || failed != 1 {
+		t.Errorf("%d calls went to the server that hangs, and %d failed; want one", n, failed)
+	}
+	close(release)
 }
 
 func TestWrongAddressesAreRefused(t *testing.T) {

@@ -128,6 +128,12 @@ func (d *Daemon) Stop() {
 	}
 }
 
+// Freeze stops the daemon's execution without ending it: it hangs, and its connections stay open, until Thaw.
+func (d *Daemon) Freeze() { d.proc.Signal(syscall.SIGSTOP) }
+
+// Thaw undoes Freeze.
+func (d *Daemon) Thaw() { d.proc.Signal(syscall.SIGCONT) }
+
 // Answers waits until the daemon itself answers, whatever the others do.
 func (d *Daemon) Answers() {
 	d.lab.t.Helper()
