@@ -88,7 +88,7 @@ func (r resource[T]) watch(ctx context.Context, w *watchWriter[T], lists func(co
 		case failed != nil:
 			return failed
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it broke because it was to end
 		case err != nil && !known:
 			return err
 		case err != nil && !away:
