@@ -28,7 +28,8 @@ for part in "$@"; do
     race-pure) pure_packages | CGO_ENABLED=1 xargs -r go test -race -timeout=10m ;;
     e2e)
         as_root e2e
-        go test -tags=e2e -count=1 -timeout=30m ${RUN:+-v -run="$RUN"} ./test/e2e/...
+        # SHAPE divides AppSwitch into processes (test/e2e/harness/shape.go); empty: all of it as ax daemon, the core in all shapes.
+        E2E_SHAPE="${SHAPE:-}" go test -tags=e2e -count=1 -timeout=30m ${RUN:+-v -run="$RUN"} ./test/e2e/...
         ;;
     bench)
         as_root bench

@@ -71,17 +71,21 @@ func newFakeDaemon(path string) (*fakeDaemon, error) {
 	return d, nil
 }
 
-// rest returns the REST interface. Streams need the agent's gRPC address; without one there are none.
-func (d *fakeDaemon) rest(agent grpc.ClientConnInterface) (http.Handler, error) {
+// rest returns the REST interface. Streams need the daemon's gRPC address; without one there are none.
+func (d *fakeDaemon) rest(conn grpc.ClientConnInterface) (http.Handler, error) {
 	mux := runtime.NewServeMux()
 	ctx := context.Background()
-	var flows error
-	if agent != nil {
-		flows = nodeagentv1.RegisterNodeAgentServiceHandlerClient(ctx, mux, nodeagentv1.NewNodeAgentServiceClient(agent))
+	var services error
+	if conn != nil {
+		services = errors.Join(
+			nodeagentv1.RegisterNodeAgentServiceHandlerClient(ctx, mux, nodeagentv1.NewNodeAgentServiceClient(conn)),
+			registryv1.RegisterRegistryServiceHandlerClient(ctx, mux, registryv1.NewRegistryServiceClient(conn)),
+		)
+	} else {
+		services = registryv1.RegisterRegistryServiceHandlerServer(ctx, mux, d)
 	}
 	err := errors.Join(
-		flows,
-		registryv1.RegisterRegistryServiceHandlerServer(ctx, mux, d),
+		services,
 		gatewayv1.RegisterGatewayServiceHandlerServer(ctx, mux, d),
 		routerv1.RegisterRouterServiceHandlerServer(ctx, mux, d),
 	)

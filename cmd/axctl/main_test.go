@@ -67,12 +67,12 @@ func TestScripts(t *testing.T) {
 					env.Setenv(name, addr)
 				}
 			}
-			agent, err := rpc.Dial(env.Getenv("AX_NODEAGENT_ADDR"), rpc.ClientConfig{})
+			conn, err := rpc.Dial(env.Getenv("AX_NODEAGENT_ADDR"), rpc.ClientConfig{})
 			if err != nil {
 				return err
 			}
-			env.Defer(func() { _ = agent.Close() })
-			rest, err := daemon.rest(agent)
+			env.Defer(func() { _ = conn.Close() })
+			rest, err := daemon.rest(conn)
 			if err != nil {
 				return err
 			}

@@ -77,7 +77,7 @@ func (s *Snapshot) find(f ax.Flow) (*group, *service, ax.Decision) {
 	ha := hashAddr(dest.Addr())
 	a, known := s.addrs.get(ha, dest.Addr())
 	if !known {
-		return nil, nil, ax.Decision{Verdict: ax.Passthrough, Reason: ax.ReasonExternal, Revision: s.revision}
+		return nil, nil, s.notOurs(dest)
 	}
 	if a.reserved(dest.Port()) {
 		return nil, nil, ax.Decision{Verdict: ax.Deny, Reason: ax.ReasonReservedPort, Revision: s.revision}
@@ -96,7 +96,16 @@ func (s *Snapshot) find(f ax.Flow) (*group, *service, ax.Decision) {
 	if a.virtual() {
 		return nil, nil, ax.Decision{Verdict: ax.Deny, Reason: ax.ReasonNoEndpoint, Revision: s.revision}
 	}
-	return nil, nil, ax.Decision{Verdict: ax.Passthrough, Reason: ax.ReasonExternal, Revision: s.revision}
+	return nil, nil, s.notOurs(dest)
+}
+
+// notOurs is the decision about an address that no service has.
+func (s *Snapshot) notOurs(dest netip.AddrPort) ax.Decision {
+	reason := ax.ReasonExternal
+	if dest.Addr().IsLoopback() {
+		reason = ax.ReasonLoopback
+	}
+	return ax.Decision{Verdict: ax.Passthrough, Reason: reason, Revision: s.revision}
 }
 
 // choose balances over the endpoints of g that the client may reach.

@@ -30,7 +30,7 @@ type ClientConfig struct {
 }
 
 // Dial returns a client of target: "host:port", or several of them separated by commas, over which calls are spread
-// in turn; a target with a scheme ("dns:///name:port", "unix:/path") is left to gRPC. It connects in the background:
+// in turn, those left out that are not there, not ready (by their health, see [ServerConfig]) or hang; a target with a scheme ("dns:///name:port", "unix:/path") is left to gRPC. It connects in the background:
 // the server may start later, go away and come back. While it is away calls fail at once with UNAVAILABLE, unless they
 // ask to wait (grpc.WaitForReady).
 func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
@@ -45,7 +45,11 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		}
 		hosts = append(hosts, a)
 	}
-	return dial(addressScheme+":///"+strings.Join(hosts, ","), cfg, grpc.WithResolvers(hosts))
+	more := []grpc.DialOption{grpc.WithResolvers(hosts)}
+	if len(hosts) > 1 { // a single one is asked in any case: it says itself what it lacks
+		more = append(more, grpc.WithDefaultServiceConfig(healthyInTurn))
+	}
+	return dial(addressScheme+":///"+strings.Join(hosts, ","), cfg, more...)
 }
 
 // Pipe returns a listener within the process and the way to dial it: how services that share a process talk, through
@@ -58,6 +62,13 @@ func Pipe() (net.Listener, func(ClientConfig) (*grpc.ClientConn, error)) {
 		}))
 	}
 }
+
+// How calls choose among addresses. round_robin, unlike pick_first, reconnects by itself and not only when the next call
+// comes.
+const (
+	inTurn        = `{"loadBalancingConfig":[{"round_robin":{}}]}`
+	healthyInTurn = `{"loadBalancingConfig":[{"` + turnsPolicy + `":{}}],"healthCheckConfig":{"serviceName":""}}`
+)
 
 func dial(target string, cfg ClientConfig, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	creds, err := newChannel(cfg.TLS, cfg.Log)
@@ -74,8 +85,7 @@ func dial(target string, cfg ClientConfig, more ...grpc.DialOption) (*grpc.Clien
 		grpc.WithNoProxy(), // peers are reached directly, whatever HTTPS_PROXY says
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableServiceConfig(),
-		// round_robin, unlike pick_first, reconnects by itself and not only when the next call comes.
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
+		grpc.WithDefaultServiceConfig(inTurn),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: firstReconnect, Multiplier: 1.6, Jitter: 0.2, MaxDelay: MaxReconnect},
 			MinConnectTimeout: ConnectTimeout,
@@ -110,7 +120,9 @@ func (l addressList) OverrideAuthority(resolver.Target) string { return l[0] }
 func (l addressList) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
 	var s resolver.State
 	for _, a := range l {
-		s.Endpoints = append(s.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a, ServerName: a}}})
+		address := resolver.Address{Addr: a, ServerName: a}
+		s.Endpoints = append(s.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{address}})
+		s.Addresses = append(s.Addresses, address) // the same, for turns
 	}
 	return l, cc.UpdateState(s)
 }

@@ -23,6 +23,7 @@ const (
 	keepaliveWait   = 3 * time.Second       // for the answer; then the connection is closed
 	keepaliveMinGap = 5 * time.Second       // clients that ping more often are disconnected
 	StopTimeout     = 2 * time.Second       // for calls to end when a server stops; then they are cut off
+	readyEvery      = 20 * time.Millisecond // between looks at whether a server is ready
 	pipeBuffer      = 256 << 10             // bytes in flight of one connection within the process
 	pipeNetwork     = "bufconn"             // what such a connection calls its network
 )

@@ -5,9 +5,11 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	gatewayv1 "appswitch.io/proto/gen/appswitch/gateway/v1"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -71,6 +73,69 @@ func TestSeveralAddressesTakeTurns(t *testing.T) {
 			t.Fatalf("with one of two left: %v", err)
 		}
 	}
+}
+
+// TestAServerThatIsNotReadyIsPassedOver: with two addresses its calls go to the other one; as the only one it is asked.
+func TestAServerThatIsNotReadyIsPassedOver(t *testing.T) {
+	var counts [2]atomic.Int32
+	var ready atomic.Bool
+	count := func(i int) doors {
+		return doors{list: func(context.Context) error { counts[i].Add(1); return nil }}
+	}
+	one := start(t, ServerConfig{}, "127.0.0.1:0", count(0), table{})
+	two := start(t, ServerConfig{Ready: ready.Load}, "127.0.0.1:0", count(1), table{})
+	if err := list(t, gatewayAt(t, two.addr, ClientConfig{})); err != nil || counts[1].Swap(0) != 1 {
+		t.Errorf("as the only address: %v", err)
+	}
+	c := gatewayAt(t, one.addr+","+two.addr, ClientConfig{})
+	for range 50 { // connections come up one after the other
+		if err := list(t, c); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	if n := counts[1].Load(); n != 0 {
+		t.Errorf("%d calls went to the server that is not ready", n)
+	}
+	ready.Store(true)
+	for until := time.Now().Add(5 * time.Second); counts[1].Load() == 0 && time.Now().Before(until); {
+		if err := list(t, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if counts[1].Load() == 0 {
+		t.Error("no call went to the server after it was ready")
+	}
+	if err := one.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAServerThatHangsIsPassedOver: one call waits for it in vain, and the others go to the server that answers.
+func TestAServerThatHangsIsPassedOver(t *testing.T) {
+	var hung atomic.Int32
+	release := make(chan struct{})
+	one := start(t, ServerConfig{}, "127.0.0.1:0", doors{}, table{})
+	two := start(t, ServerConfig{}, "127.0.0.1:0", doors{list: func(ctx context.Context) error {
+		hung.Add(1)
+		<-release // not even the caller's end wakes it
+		return ctx.Err()
+	}}, table{})
+	c := gatewayAt(t, one.addr+","+two.addr, ClientConfig{})
+	failed := 0
+	for i := 0; i < 40 || hung.Load() == 0 && i < 4000; i++ { // until both are connected
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		if _, err := c.ListProxies(ctx, &gatewayv1.ListProxiesRequest{}); status.Code(err) == codes.DeadlineExceeded {
+			failed++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	if n := hung.Load(); n != 1 || failed != 1 {
+		t.Errorf("%d calls went to the server that hangs, and %d failed; want one", n, failed)
+	}
+	close(release)
 }
 
 func TestWrongAddressesAreRefused(t *testing.T) {

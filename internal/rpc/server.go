@@ -27,15 +27,19 @@ type ServerConfig struct {
 	Tracer     opentracing.Tracer
 	TLS        TLS
 	Reflection bool // let tools list the services and their methods
+	// Ready says whether calls can be answered; until it does the first time, health is NOT_SERVING, and clients that know
+	// another address go there. None: from the start.
+	Ready func() bool
 }
 
 // Server is a gRPC server with its health service.
 type Server struct {
 	*grpc.Server
-	Health *health.Server // SERVING from the start, as a whole ("") and each service by its name
+	Health *health.Server // SERVING as soon as it is ready, as a whole ("") and each service by its name
 
 	log      *slog.Logger
 	secure   bool
+	ready    func() bool   // nil: it is
 	draining chan struct{} // closed when Serve begins to stop
 	drain    sync.Once
 }
@@ -50,7 +54,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Health: health.NewServer(), log: cfg.Log, secure: cfg.TLS.Enabled, draining: make(chan struct{})}
+	s := &Server{Health: health.NewServer(), log: cfg.Log, secure: cfg.TLS.Enabled, ready: cfg.Ready, draining: make(chan struct{})}
 	h := &serverHooks{log: cfg.Log, metrics: m, tracer: tracerOr(cfg.Tracer), draining: s.draining}
 	s.Server = grpc.NewServer(
 		grpc.Creds(creds),
@@ -74,10 +78,14 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 // Serve serves on all listeners until ctx ends or one of them fails, then stops the server: streams are cancelled,
 // other calls may finish, and whatever is left after [StopTimeout] is cut off. It closes the listeners.
 func Serve(ctx context.Context, s *Server, listeners ...net.Listener) error {
-	for name := range s.GetServiceInfo() {
-		s.Health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
-	}
 	g, ctx := errgroup.WithContext(ctx)
+	s.setServing(s.ready == nil)
+	if s.ready != nil {
+		g.Go(func() error {
+			s.awaitReady(ctx)
+			return nil
+		})
+	}
 	for _, l := range listeners {
 		if !s.secure && reachable(l.Addr()) {
 			s.log.Warn("gRPC is neither encrypted nor authenticated: use --tls, or listen on loopback", "address", l.Addr().String())
@@ -95,6 +103,31 @@ func Serve(ctx context.Context, s *Server, listeners ...net.Listener) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// awaitReady turns health to SERVING once the server is ready.
+func (s *Server) awaitReady(ctx context.Context) {
+	tick := time.NewTicker(readyEvery)
+	defer tick.Stop()
+	for !s.ready() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	s.setServing(true)
+}
+
+func (s *Server) setServing(serving bool) {
+	st := healthv1.HealthCheckResponse_NOT_SERVING
+	if serving {
+		st = healthv1.HealthCheckResponse_SERVING
+	}
+	s.Health.SetServingStatus("", st)
+	for name := range s.GetServiceInfo() {
+		s.Health.SetServingStatus(name, st)
+	}
 }
 
 func (s *Server) shutDown() {

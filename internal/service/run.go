@@ -181,7 +181,11 @@ func run(ctx context.Context, spec Spec, o *options, p Process, reload func() (*
 	if err != nil {
 		return err
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Log: tel.Log, Metrics: tel.Metrics, Tracer: tel.Tracer, TLS: o.tls, Reflection: o.reflection})
+	serverConfig := rpc.ServerConfig{Log: tel.Log, Metrics: tel.Metrics, Tracer: tel.Tracer, TLS: o.tls, Reflection: o.reflection}
+	if r, ok := svc.(Readiness); ok {
+		serverConfig.Ready = r.Ready
+	}
+	server, err := rpc.NewServer(serverConfig)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,12 @@ type Service interface {
 	Run(ctx context.Context) error
 }
 
+// Readiness is a Service that can't answer calls from the start: until it is ready its health says so, and clients that
+// know another one go there.
+type Readiness interface {
+	Ready() bool
+}
+
 // Reloadable is a Service some of whose options can change while it runs.
 type Reloadable interface {
 	Live() config.Live

@@ -67,6 +67,9 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	registryv1.RegisterRegistryServiceServer(r, s.server)
 }
 
+// Ready reports whether the table has been read from etcd once.
+func (s *Service) Ready() bool { return s.server.Ready() }
+
 // Run keeps the table until ctx ends. It fails only if the embedded etcd can't run; an external one may be away for
 // any time.
 func (s *Service) Run(ctx context.Context) error {

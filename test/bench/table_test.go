@@ -22,10 +22,12 @@ const (
 	ourAddr     = "127.0.0.1:53"
 )
 
+var daemons = []string{"registryd", "routerd", "resolverd", "nodeagentd", "gatewayd"}
+
 // TestFullTable measures the services with a big table: memory, DNS beside CoreDNS, lists.
 func TestFullTable(t *testing.T) {
 	lab := harness.New(t)
-	services := lab.StartServices()
+	services := lab.StartShape(harness.Processes)
 	time.Sleep(2 * time.Second) // the garbage of the start is collected
 	idle := memories(t, services)
 	fill := lab.Start(lab.GoProgram("fill"), "-count", strconv.Itoa(filled))
@@ -35,12 +37,12 @@ func TestFullTable(t *testing.T) {
 	load := lab.GoProgram("load")
 
 	header("10000 names, A", "CoreDNS", "resolver", "ratio", "goal")
-	compareDNS(t, lab, load, other.PID(), services["resolverd"].PID())
+	compareDNS(t, lab, load, other.PID(), services.Part("resolverd").PID())
 	lists(t, lab)
 	time.Sleep(2 * time.Second)
 	full := memories(t, services)
 	header("memory, PSS", "idle", "10000 endpoints", "ratio", "goal")
-	for _, name := range []string{"registryd", "routerd", "resolverd", "nodeagentd", "gatewayd"} {
+	for _, name := range daemons {
 		row(name, mib(idle[name]), mib(full[name]), fmt.Sprintf("%.2f", full[name]/idle[name]), "")
 	}
 	row("CoreDNS", "", mib(pss(t, other.PID())), "", "")
@@ -121,11 +123,11 @@ func processor(t *testing.T, pid int) float64 {
 	return ticks / 100
 }
 
-func memories(t *testing.T, services map[string]*harness.Daemon) map[string]float64 {
+func memories(t *testing.T, services *harness.System) map[string]float64 {
 	t.Helper()
 	out := map[string]float64{}
-	for name, d := range services {
-		out[name] = pss(t, d.PID())
+	for _, name := range daemons {
+		out[name] = pss(t, services.Part(name).PID())
 	}
 	return out
 }

@@ -15,7 +15,7 @@ func TestConnectivity(t *testing.T) {
 	lab := node(t)
 	out := lab.Output("ax connectivity test")
 	lines := harness.Lines(out)
-	if len(lines) < 12 || strings.Contains(out, "✗") {
+	if len(lines) < 16 || strings.Contains(out, "✗") {
 		t.Errorf("ax connectivity test:\n%s", out)
 	}
 	for _, line := range harness.Lines(lab.Output("ax connectivity test -o json")) {

@@ -127,29 +127,34 @@ func TestCleanRestart(t *testing.T) {
 // What is known goes on working; what begins to listen meanwhile is published on return.
 func TestServicesKilledUnderLoad(t *testing.T) {
 	lab := harness.New(t)
-	services := lab.StartServices()
+	system := lab.StartShape(harness.Processes)
 	groups := [][]string{{"registryd"}, {"routerd"}, {"resolverd"}, {"gatewayd"}, {"registryd", "routerd", "resolverd", "gatewayd"}}
 	underLoad(t, lab, func() {
 		for i, group := range groups {
 			for _, name := range group {
-				services[name].Kill()
+				system.Part(name).Kill()
 			}
 			time.Sleep(500 * time.Millisecond)
 			ip := fmt.Sprintf("1.1.2.%d", i+1)
 			serve(lab, ip, "meanwhile", "")
 			time.Sleep(time.Second)
 			for _, name := range group {
-				services[name].Start()
+				system.Part(name).Start()
 			}
 			lab.Ready()
 			lab.Serving(ip+":80", 1)
 			// The table has it; the router comes back to the registry within a second, and tells the node.
-			lab.Eventually(runLimit, "server started while "+strings.Join(group, ", ")+" was dead", func() error {
-				if r := lab.Run("ax run -- curl -sS --max-time 20 http://" + ip + "/"); r.Code != 0 || !strings.Contains(r.Stdout, "meanwhile") {
-					return fmt.Errorf("exit status %d: %s%s", r.Code, r.Stdout, r.Stderr)
-				}
-				return nil
-			})
+			reaches(lab, "server started while "+strings.Join(group, ", ")+" was dead", ip)
 		}
+	})
+}
+
+// reaches waits until a client gets an answer from an address.
+func reaches(lab *harness.Lab, what, ip string) {
+	lab.Eventually(runLimit, what, func() error {
+		if r := lab.Run("ax run -- curl -sS --max-time 20 http://" + ip + "/"); r.Code != 0 || !strings.Contains(r.Stdout, "meanwhile") {
+			return fmt.Errorf("exit status %d: %s%s", r.Code, r.Stdout, r.Stderr)
+		}
+		return nil
 	})
 }

@@ -50,7 +50,7 @@ func crashPoints(t *testing.T) []string {
 func TestCrashPoints(t *testing.T) {
 	lab := harness.New(t)
 	lab.Need("python3")
-	agent := lab.StartServices()["nodeagentd"]
+	agent := lab.StartShape(harness.Processes).Part("nodeagentd")
 	agent.Stop()
 	agent.Replace(lab.CrashingAgent())
 	for i, point := range crashPoints(t) {

@@ -32,7 +32,7 @@ func TestDrain(t *testing.T) {
 	drain := lab.Start("ax drain app " + one + " --wait --limit 50s")
 	lab.Eventually(runLimit, "it is drained", func() error { return wantText(drain.Stdout(), true) })
 	lab.Eventually(runLimit, "routes say so", func() error {
-		_, _, candidates := explained(t, lab, "1.1.1.1:80")
+		_, _, candidates := explain(t, lab, "1.1.1.1:80")
 		return wantText(strings.TrimSuffix(reasons(candidates), "draining shared-label"), false)
 	})
 	for range 15 {
@@ -60,13 +60,13 @@ func TestDrain(t *testing.T) {
 	}
 	lab.Output("ax drain app " + two)
 	lab.Eventually(runLimit, "nobody takes connections", func() error {
-		verdict, reason, _ := explained(t, lab, "1.1.1.1:80")
+		verdict, reason, _ := explain(t, lab, "1.1.1.1:80")
 		return wantText(strings.TrimPrefix(verdict+" "+reason, "VERDICT_DENY draining"), false)
 	})
 	refused(t, lab, "everything is drained", "ax run --", "http://1.1.1.1/id")
 	lab.Output("ax drain app " + one + " --undo")
 	lab.Eventually(runLimit, "one takes connections again", func() error {
-		verdict, _, _ := explained(t, lab, "1.1.1.1:80")
+		verdict, _, _ := explain(t, lab, "1.1.1.1:80")
 		return wantText(strings.TrimPrefix(verdict, "VERDICT_ALLOW"), false)
 	})
 	equal(t, "who answers", id(), "one")
@@ -75,7 +75,7 @@ func TestDrain(t *testing.T) {
 	refused(t, lab, "the node is drained", "ax run --", "http://1.1.1.1/id")
 	lab.Output("ax drain node " + harness.NodeName + " --undo")
 	lab.Eventually(runLimit, "the node takes connections again", func() error {
-		verdict, _, _ := explained(t, lab, "1.1.1.1:80")
+		verdict, _, _ := explain(t, lab, "1.1.1.1:80")
 		return wantText(strings.TrimPrefix(verdict, "VERDICT_ALLOW"), false)
 	})
 	equal(t, "who answers: two is still drained by itself", id(), "one")

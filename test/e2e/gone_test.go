@@ -45,9 +45,9 @@ func TestNothingStays(t *testing.T) {
 	})
 }
 
-func usage(t *testing.T, d *harness.Daemon) harness.Usage {
+func usage(t *testing.T, s *harness.System) harness.Usage {
 	t.Helper()
-	u, err := d.Usage()
+	u, err := s.Usage()
 	if err != nil {
 		t.Fatal(err)
 	}

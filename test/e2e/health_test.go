@@ -41,8 +41,8 @@ type candidate struct {
 	Reason   string
 }
 
-// explained returns the verdict and the candidates for a destination.
-func explained(t *testing.T, lab *harness.Lab, to string) (verdict string, reason string, candidates []candidate) {
+// explain returns the verdict and the candidates for a destination.
+func explain(t *testing.T, lab *harness.Lab, to string) (verdict string, reason string, candidates []candidate) {
 	t.Helper()
 	var reply struct {
 		Verdict, Reason string
@@ -112,7 +112,7 @@ func TestEjection(t *testing.T) {
 	}
 	equal(t, "retries while it is ejected", metric(lab, "appswitch_nodeagent_connect_retries_total"), retries)
 	contains(t, "ax get servers -o wide", lab.Output("ax get servers -o wide"), "ejected for ")
-	_, _, candidates := explained(t, lab, "1.1.1.1:80")
+	_, _, candidates := explain(t, lab, "1.1.1.1:80")
 	equal(t, "explained", reasons(candidates), "ejected shared-label")
 	for _, c := range candidates {
 		if (c.Endpoint.EjectedUntil != "") == c.Eligible {
@@ -141,7 +141,7 @@ func TestSilentServer(t *testing.T) {
 	lab.Output("ax create vservice --ip 1.1.1.9 --lbtype RoundRobin --ports 80 --backends 1.1.1.1," + harness.NeighbourIP + ":80 mixed")
 	const curl = "ax run -- curl -sS --connect-timeout 3 http://1.1.1.9/"
 	lab.Eventually(runLimit, "routes have both", func() error {
-		_, _, candidates := explained(t, lab, "1.1.1.9:80")
+		_, _, candidates := explain(t, lab, "1.1.1.9:80")
 		return wantText(strings.TrimPrefix(reasons(candidates), "external shared-label"), false)
 	})
 	var clients []*harness.Proc
@@ -187,7 +187,7 @@ func TestHealthChecks(t *testing.T) {
 	if got := shares(t, lab, "http://1.1.1.1/", "40"); got["b"] != 40 {
 		t.Errorf("a is ill: %v", got)
 	}
-	_, _, candidates := explained(t, lab, "1.1.1.1:80")
+	_, _, candidates := explain(t, lab, "1.1.1.1:80")
 	equal(t, "explained", reasons(candidates), "shared-label unhealthy")
 	contains(t, "ax explain", lab.Output("ax explain --to 1.1.1.1:80"), "unhealthy (HTTP 503)")
 

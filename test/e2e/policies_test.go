@@ -199,7 +199,7 @@ func TestPolicyAudit(t *testing.T) {
 // to those that allow.
 func TestPoliciesOutliveTheRegistry(t *testing.T) {
 	lab := harness.New(t)
-	services := lab.StartServices()
+	services := lab.StartShape(harness.Processes)
 	serve(lab, "1.1.1.1", "web", "role=web")
 	serve(lab, "1.1.1.2", "db", "role=web")
 	lab.Serving("1.1.1.1:80", 1)
@@ -210,7 +210,7 @@ func TestPoliciesOutliveTheRegistry(t *testing.T) {
 	denied(lab, test, "http://1.1.1.1/")
 	answers(lab, guest, "http://1.1.1.1/", "web")
 	for _, name := range []string{"registryd", "routerd"} {
-		services[name].Kill()
+		services.Part(name).Kill()
 	}
 	for range 3 {
 		refused(t, lab, "with registry and router dead", test, "http://1.1.1.1/")
@@ -218,7 +218,7 @@ func TestPoliciesOutliveTheRegistry(t *testing.T) {
 		equal(t, "a client with the label", lab.Output("ax run --labels role=web --"+policyCurl+"http://1.1.1.1/"), "web")
 	}
 	for _, name := range []string{"registryd", "routerd"} {
-		services[name].Start()
+		services.Part(name).Start()
 	}
 	lab.Ready()
 	lab.Output("ax delete policy no-test guests")

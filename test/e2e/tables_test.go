@@ -4,12 +4,72 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"appswitch.io/test/e2e/harness"
 )
+
+// TestWatch: whoever follows a list is told what comes and goes, over REST and on the command line, and again after the
+// daemon was away.
+func TestWatch(t *testing.T) {
+	lab := harness.New(t)
+	daemon := lab.StartDaemon()
+	serve(lab, "1.1.1.1", "a", "role=prod")
+	serve(lab, "1.1.1.2", "b", "role=test")
+	lab.Serving("1.1.1.1:80", 1)
+	names := lab.Start("ax get servers -w -l role=prod -o json")
+	stream := lab.Start("curl -sSN " + harness.REST + "/v1/watch?kinds=KIND_ENDPOINT")
+	events := func() (out []string) {
+		for _, line := range harness.Lines(names.Stdout()) {
+			var e struct {
+				Event  string
+				Object harness.Server
+			}
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			out = append(out, e.Event+" "+e.Object.ServiceAddress.String())
+		}
+		return out
+	}
+	told := func(what string, want ...string) {
+		t.Helper()
+		lab.Eventually(runLimit, what, func() error {
+			if got := events(); !slices.Equal(got, want) {
+				return fmt.Errorf("events %q, want %q; %s", got, want, names.Stderr())
+			}
+			return nil
+		})
+	}
+	told("the list", "ADDED 1.1.1.1:80")
+	comes := serve(lab, "1.1.1.3", "c", "role=prod")
+	told("a server that came", "ADDED 1.1.1.1:80", "ADDED 1.1.1.3:80")
+	comes.Stop()
+	told("a server that went", "ADDED 1.1.1.1:80", "ADDED 1.1.1.3:80", "DELETED 1.1.1.3:80")
+	lab.Eventually(runLimit, "the same over REST", func() error {
+		for _, text := range []string{`"list":true`, `"ip":"1.1.1.2"`, `"ip":"1.1.1.3"`, `"delete":{`} {
+			if out := strings.ReplaceAll(stream.Stdout(), " ", ""); !strings.Contains(out, text) {
+				return fmt.Errorf("no %s in %s", text, out)
+			}
+		}
+		return nil
+	})
+	daemon.Kill()
+	serve(lab, "1.1.1.4", "d", "role=prod") // listens when the agent is back
+	daemon.Start()
+	lab.Ready()
+	told("after the daemon was away", "ADDED 1.1.1.1:80", "ADDED 1.1.1.3:80", "DELETED 1.1.1.3:80", "ADDED 1.1.1.4:80")
+	contains(t, "what the daemon's absence looked like", names.Stderr(), "still watching")
+	names.Signal(syscall.SIGINT)
+	if r := names.Wait(runLimit); r.Code != 0 {
+		t.Errorf("exit status %d after Ctrl-C: %s", r.Code, r.Stderr)
+	}
+}
 
 // TestTables: the tables of the documentation, and the same through REST.
 func TestTables(t *testing.T) {

@@ -98,14 +98,11 @@ func TestOneTraceFromListenToRoutes(t *testing.T) {
 		"listen > router apply",
 		"listen > router apply > nodeagent apply",
 	}
-	for name, start := range map[string]func(*harness.Lab){
-		"ax daemon":        func(l *harness.Lab) { l.StartDaemon("--otlp-endpoint", "http://"+address) },
-		"separate daemons": func(l *harness.Lab) { l.StartServices("--otlp-endpoint", "http://"+address) },
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, shape := range []harness.Shape{harness.OneProcess, harness.Processes} { // of two routers, both apply it
+		t.Run(string(shape), func(t *testing.T) {
 			lab := harness.New(t)
 			c := collect(t, lab, address)
-			start(lab)
+			lab.StartShape(shape, "--otlp-endpoint", "http://"+address)
 			lab.Start("ax run --ip 1.1.1.1 --", lab.GoProgram("goserver"), "-listen", ":80")
 			lab.Serving("1.1.1.1:80", 1)
 			lab.Eventually(20*time.Second, "the trace is whole", func() error {

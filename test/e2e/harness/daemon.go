@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -25,49 +26,37 @@ const (
 
 // Daemon is a process of AppSwitch that can be killed and started again.
 type Daemon struct {
-	lab    *Lab
-	debug  string // URL of its metrics and profiles
-	args   []string
-	always []string // variables
-	env    []string // those of the next start alone
-	proc   *Proc
-	ended  bool // as it was told
+	lab     *Lab
+	debug   string // URL of its metrics and profiles
+	args    []string
+	environ []string // of every start
+	env     []string // of the next start only
+	foreign bool     // a program of somebody else: how it ends is its own business
+	proc    *Proc
+	ended   bool // as it was told
 }
 
-// StartDaemon starts `ax daemon` with further flags and waits until it is ready. It ends with the laboratory.
-func (l *Lab) StartDaemon(flags ...string) *Daemon {
+// StartDaemon starts AppSwitch in the shape of the moment (see [Shape]), with further flags of `ax daemon`, and waits until
+// it is ready. It ends with the laboratory.
+func (l *Lab) StartDaemon(flags ...string) *System {
 	l.t.Helper()
-	return l.StartDaemonIn(nil, flags...)
+	return l.StartShape(l.CurrentShape(), flags...)
 }
 
-// StartDaemonIn is StartDaemon with variables in the daemon's environment, whenever it is started.
+// StartDaemonIn starts `ax daemon`, whatever the shape of the moment, with variables in its environment whenever it is
+// started, and further flags.
 func (l *Lab) StartDaemonIn(env []string, flags ...string) *Daemon {
 	l.t.Helper()
-	args := slices.Concat([]string{"ax", "daemon"}, l.registryFlags(), l.agentFlags(), resolverFlags(), flags)
-	d := l.daemon("http://127.0.0.1:6666", args...)
-	d.always = env
+	d := l.axDaemon(flags...)
+	d.environ = env
 	d.Start()
 	l.Ready()
 	return d
 }
 
-// StartServices starts every service as a process of its own, all with further flags, and waits until all are ready. The
-// keys are the programs' names.
-func (l *Lab) StartServices(flags ...string) map[string]*Daemon {
-	l.t.Helper()
-	services := map[string]*Daemon{
-		"registryd":  l.daemon("http://127.0.0.1:6666", append([]string{"registryd"}, l.registryFlags()...)...),
-		"routerd":    l.daemon("http://127.0.0.1:6671", "routerd"),
-		"resolverd":  l.daemon("http://127.0.0.1:6676", append([]string{"resolverd"}, resolverFlags()...)...),
-		"nodeagentd": l.daemon("http://127.0.0.1:6681", append([]string{"nodeagentd", "--dns-addr", "127.0.0.1:53"}, l.agentFlags()...)...),
-		"gatewayd":   l.daemon("http://127.0.0.1:6686", "gatewayd"),
-	}
-	for _, d := range services {
-		d.args = append(d.args, flags...)
-		d.Start()
-	}
-	l.Ready()
-	return services
+func (l *Lab) axDaemon(flags ...string) *Daemon {
+	args := slices.Concat([]string{"ax", "daemon"}, l.registryFlags(), l.agentFlags(), resolverFlags(), flags)
+	return l.daemon("http://127.0.0.1:6666", args...)
 }
 
 func (l *Lab) registryFlags() []string { return []string{"--state-dir", l.StateDir()} }
@@ -121,7 +110,7 @@ func (d *Daemon) Start() {
 	if d.running() {
 		d.lab.t.Fatalf("%s runs already", d.proc)
 	}
-	p, err := d.lab.start(Cmd{Args: d.args, Env: slices.Concat(d.always, d.env)})
+	p, err := d.lab.start(Cmd{Args: d.args, Env: slices.Concat(d.environ, d.env)})
 	if err != nil {
 		d.lab.t.Fatalf("start %s: %v", d.args[0], err)
 	}
@@ -132,9 +121,14 @@ func (d *Daemon) Start() {
 // Kill ends the daemon as a crash does.
 func (d *Daemon) Kill() {
 	d.lab.t.Helper()
-	_ = syscall.Kill(d.proc.PID(), syscall.SIGKILL)
+	d.kill()
 	d.proc.Wait(stopWait)
 }
+
+func (d *Daemon) kill() { _ = syscall.Kill(d.proc.PID(), syscall.SIGKILL) }
+
+// name is that of its program.
+func (d *Daemon) name() string { return filepath.Base(d.args[0]) }
 
 // Stop asks the daemon to end, which must succeed in time. One that has been killed stays so.
 func (d *Daemon) Stop() {
@@ -152,7 +146,7 @@ func (d *Daemon) End(signal syscall.Signal) {
 	_ = syscall.Kill(d.proc.PID(), signal)
 	select {
 	case <-d.proc.done:
-		if r := d.proc.Wait(time.Second); r.Code != 0 {
+		if r := d.proc.Wait(time.Second); r.Code != 0 && !d.foreign {
 			d.lab.t.Errorf("%s: exit status %d after %s\n%s", d.proc, r.Code, signal, tail(r.Stderr, 40))
 		}
 	case <-time.After(2 * stopWait):
@@ -162,6 +156,24 @@ func (d *Daemon) End(signal syscall.Signal) {
 		d.lab.t.Errorf("%s: still running %v after %s\n%s", d.proc, 2*stopWait, signal, tail(d.proc.Stderr(), 400))
 		d.Kill()
 	}
+}
+
+// Freeze stops the daemon's execution without ending it: it hangs, and its connections stay open, until Thaw.
+func (d *Daemon) Freeze() { d.proc.Signal(syscall.SIGSTOP) }
+
+// Thaw undoes Freeze.
+func (d *Daemon) Thaw() { d.proc.Signal(syscall.SIGCONT) }
+
+// Answers waits until the daemon itself answers, whatever the others do.
+func (d *Daemon) Answers() {
+	d.lab.t.Helper()
+	d.lab.Eventually(readyWait, d.name()+" answers", func() error {
+		reply, err := d.lab.Get(d.debug + "/healthz")
+		if err == nil && reply.Status != 200 {
+			err = fmt.Errorf("/healthz: status %d: %s", reply.Status, reply.Body)
+		}
+		return err
+	})
 }
 
 // PID is the daemon's process id.
@@ -200,7 +212,7 @@ func (l *Lab) variables() []string {
 	var out []string
 	for _, d := range l.daemons {
 		if d.running() {
-			out = append(out, d.always...)
+			out = append(out, d.environ...)
 		}
 	}
 	return out

@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// MaxMessage bounds one message of a stream, in bytes.
-const MaxMessage = 1 << 20
+// MaxMessage bounds one message of a stream, in bytes: the 4 MiB of a gRPC message take more than that as JSON.
+const MaxMessage = 16 << 20
 
 // ErrStreamEnded says that the daemon ended a stream.
 var ErrStreamEnded = errors.New("the daemon ended the stream")

@@ -25,7 +25,7 @@ func TestStream(t *testing.T) {
 		{name: "refused", status: 400, body: `{"code":3,"message":"to: bad","details":[]}`, want: "to: bad", code: codes.InvalidArgument},
 		{name: "foreign", body: "hello", want: "is it the --rest-port of a daemon?"},
 		{name: "neither", body: "{}", want: "is it the --rest-port of a daemon?"},
-		{name: "endless", body: strings.Repeat(" ", MaxMessage+1), want: "more than 1048576 bytes"},
+		{name: "endless", body: strings.Repeat(" ", MaxMessage+1), want: "more than 16777216 bytes"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := serve(t, func(w http.ResponseWriter, r *http.Request) {

@@ -168,6 +168,16 @@ func newConnectivityProbe() *cobra.Command {
 	call.Flags().StringVar(&to, "to", "", "`HOST:PORT` of the server")
 	call.Flags().IntVar(&size, "bytes", 0, "`bytes` to send")
 	call.Flags().DurationVar(&within, "within", 10*time.Second, "`duration` in which the answer must come")
-	cmd.AddCommand(serve, call)
+	name, over := "", ""
+	lookup := &cobra.Command{
+		Use: "lookup", Short: "Look up a name, and write how it ended as JSON", Args: cobra.NoArgs, Example: "  ax connectivity probe lookup --name web --over udp",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(connectivity.Lookup(cmd.Context(), name, over, within))
+		},
+	}
+	lookup.Flags().StringVar(&name, "name", "", "`name` to look up")
+	lookup.Flags().StringVar(&over, "over", "udp", "`way` to ask: udp, udp-unconnected or tcp")
+	lookup.Flags().DurationVar(&within, "within", 10*time.Second, "`duration` in which the answer must come")
+	cmd.AddCommand(serve, call, lookup)
 	return cmd
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
 
 	"appswitch.io/cmd/axctl/internal/api"
@@ -23,12 +24,12 @@ func openContexts() (path string, file contexts.File, err error) {
 	return path, file, err
 }
 
-func newGetContexts() *cobra.Command {
-	format := output.NewFormatFlag(output.FormatTable, output.FormatJSON, output.FormatYAML, output.FormatName)
-	cmd := &cobra.Command{
-		Use:               "get-contexts",
-		Short:             "List the contexts",
-		Example:           `  ax config get-contexts`,
+// showContexts returns a subcommand of `config` that takes no argument and shows something of the contexts.
+func showContexts(name, short string, show func(out io.Writer, file contexts.File) error) *cobra.Command {
+	return &cobra.Command{
+		Use:               name,
+		Short:             short,
+		Example:           "  ax config " + name,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,25 +37,31 @@ func newGetContexts() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			switch format.Value {
-			case output.FormatJSON, output.FormatYAML:
-				if file.Contexts == nil {
-					file.Contexts = []contexts.Context{}
-				}
-				return output.WriteData(out, format.Value, file)
-			case output.FormatName:
-				for _, name := range file.Names() {
-					if _, err := fmt.Fprintln(out, name); err != nil {
-						return err
-					}
-				}
-				return nil
-			}
-			t := contextColumns(file.Current).Table(file.Contexts, false)
-			return t.Write(out, true)
+			return show(cmd.OutOrStdout(), file)
 		},
 	}
+}
+
+func newGetContexts() *cobra.Command {
+	format := output.NewFormatFlag(output.FormatTable, output.FormatJSON, output.FormatYAML, output.FormatName)
+	cmd := showContexts("get-contexts", "List the contexts", func(out io.Writer, file contexts.File) error {
+		switch format.Value {
+		case output.FormatJSON, output.FormatYAML:
+			if file.Contexts == nil {
+				file.Contexts = []contexts.Context{}
+			}
+			return output.WriteData(out, format.Value, file)
+		case output.FormatName:
+			for _, name := range file.Names() {
+				if _, err := fmt.Fprintln(out, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		t := contextColumns(file.Current).Table(file.Contexts, false)
+		return t.Write(out, true)
+	})
 	cmd.Flags().VarP(format, "output", "o", "`format`: "+format.Choices())
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(format.Names(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -75,24 +82,13 @@ func contextColumns(current string) output.Columns[contexts.Context] {
 }
 
 func newCurrentContext() *cobra.Command {
-	return &cobra.Command{
-		Use:               "current-context",
-		Short:             "Show which context is in use",
-		Example:           `  ax config current-context`,
-		Args:              cobra.NoArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, file, err := openContexts()
-			if err != nil {
-				return err
-			}
-			if file.Current == "" {
-				return fmt.Errorf("no context is in use: commands talk to %s; `ax config use-context NAME` chooses one", api.DefaultServer)
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), file.Current)
-			return err
-		},
-	}
+	return showContexts("current-context", "Show which context is in use", func(out io.Writer, file contexts.File) error {
+		if file.Current == "" {
+			return fmt.Errorf("no context is in use: commands talk to %s; `ax config use-context NAME` chooses one", api.DefaultServer)
+		}
+		_, err := fmt.Fprintln(out, file.Current)
+		return err
+	})
 }
 
 func newUseContext() *cobra.Command {

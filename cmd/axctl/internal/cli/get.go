@@ -47,7 +47,7 @@ var apps = resource[*typev1.App]{
   ax get apps -o wide                     with process ids, ages and commands
   ax get apps -o name                     their ids only
   ax get apps -w                          and what comes, changes and goes, until Ctrl-C`,
-	path: "/v1/apps", field: "apps",
+	path: "/v1/apps", field: "apps", kind: registryv1.Kind_KIND_APP, record: "app",
 	columns: output.Apps,
 	names:   func(a *typev1.App) []string { return []string{a.GetId(), a.GetName()} },
 	labels:  (*typev1.App).GetLabels,
@@ -64,7 +64,7 @@ var servers = resource[*typev1.Endpoint]{
   ax get servers -l role       those that have a label role, whatever its value
   ax get servers -o wide       with names, labels and health
   ax get servers -w -o json    an object for each change, one to a line`,
-	path: "/v1/servers", field: "endpoints",
+	path: "/v1/servers", field: "endpoints", kind: registryv1.Kind_KIND_ENDPOINT, record: "endpoint",
 	columns: output.Servers,
 	names: func(e *typev1.Endpoint) []string {
 		return []string{e.GetId(), output.Address(e.GetServiceAddress()), e.GetAppId(), e.GetName()}
@@ -99,7 +99,7 @@ var nodes = resource[*typev1.Node]{
 	short: "List the nodes of the cluster",
 	example: `  ax get nodes
   ax get nodes -o yaml`,
-	path: "/v1/nodes", field: "nodes",
+	path: "/v1/nodes", field: "nodes", kind: registryv1.Kind_KIND_NODE, record: "node",
 	columns: output.Nodes,
 	names:   func(n *typev1.Node) []string { return []string{n.GetName(), n.GetIp()} },
 	compare: func(a, b *typev1.Node) int { return cmp.Compare(a.GetName(), b.GetName()) },
@@ -120,13 +120,13 @@ var virtualServices = resource[*typev1.VirtualService]{
 	short: "List the virtual services of the cluster",
 	example: `  ax get vservices
   ax get vservices -o wide     also those that --ip and --name of applications imply`,
-	path: "/v1/vservices", field: "virtualServices",
+	path: "/v1/vservices", field: "virtualServices", kind: registryv1.Kind_KIND_VIRTUAL_SERVICE, record: "virtualService",
 	columns: func(time.Time) output.Columns[*typev1.VirtualService] {
 		return output.VirtualServices(isImplied)
 	},
 	names:   func(v *typev1.VirtualService) []string { return []string{v.GetName(), v.GetIp()} },
 	compare: func(a, b *typev1.VirtualService) int { return cmp.Compare(a.GetName(), b.GetName()) },
-	implied: impliedServices,
+	implied: impliedServices, impliedBy: []registryv1.Kind{registryv1.Kind_KIND_APP, registryv1.Kind_KIND_NODE},
 }
 
 // isImplied tells the virtual services that applications imply by their names, which no stored one can have.

@@ -12,6 +12,7 @@ import (
 	"appswitch.io/cmd/axctl/internal/api"
 	"appswitch.io/cmd/axctl/internal/output"
 	"appswitch.io/internal/selector"
+	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -24,12 +25,17 @@ type resource[T proto.Message] struct {
 	short, example   string
 	path             string // of the list, over REST
 	field            string // of the reply that holds it
-	columns          func(now time.Time) output.Columns[T]
-	names            func(T) []string          // what a NAME argument may be; -o name writes the first
-	compare          func(a, b T) int          // order of the list
-	labels           func(T) map[string]string // what -l looks at; nil: it has none
+	// kind is the resource's in the service table, and record the field of a registry record that holds it: a watch
+	// follows the table. Without them there is no stream of it, and a watch looks at the list now and then.
+	kind    registryv1.Kind
+	record  string
+	columns func(now time.Time) output.Columns[T]
+	names   func(T) []string          // what a NAME argument may be; -o name writes the first
+	compare func(a, b T) int          // order of the list
+	labels  func(T) map[string]string // what -l looks at; nil: it has none
 	// implied, if any, returns what -o wide shows beside the list.
-	implied func(context.Context, *api.Client) ([]T, error)
+	implied   func(context.Context, *api.Client) ([]T, error)
+	impliedBy []registryv1.Kind // of which records it is made
 }
 
 // item is one resource, decoded and as it came.
@@ -115,10 +121,19 @@ func (r resource[T]) runWatch(cmd *cobra.Command, client *api.Client, f *listFla
 	ctx, stop := untilInterrupt(cmd.Context())
 	defer stop()
 	w := &watchWriter[T]{r: r, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr(), format: f.format.Value, headers: !f.noHeaders}
-	return r.watch(ctx, w, func(ctx context.Context) ([]item[T], error) {
+	return r.watch(ctx, w, func(ctx context.Context, each func([]item[T]) error) error {
+		chosen := func(items []item[T]) error {
+			items, _ = r.choose(items, args) // a name that is not there may come
+			return each(items)
+		}
+		if r.record != "" {
+			return r.follow(ctx, client, f, chosen)
+		}
 		_, items, err := r.list(ctx, client, f)
-		items, _ = r.choose(items, args) // a name that is not there may come
-		return items, err
+		if err != nil {
+			return err
+		}
+		return chosen(items)
 	})
 }
 
@@ -137,10 +152,15 @@ func (r resource[T]) list(ctx context.Context, client *api.Client, f *listFlags)
 			items = append(items, item[T]{msg: msg})
 		}
 	}
-	if !f.selector.Empty() {
-		items = slices.DeleteFunc(items, func(it item[T]) bool { return !f.selector.Matches(r.labels(it.msg)) })
+	return envelope, r.selected(items, f), nil
+}
+
+// selected keeps the items that -l selects.
+func (r resource[T]) selected(items []item[T], f *listFlags) []item[T] {
+	if f.selector.Empty() {
+		return items
 	}
-	return envelope, items, nil
+	return slices.DeleteFunc(items, func(it item[T]) bool { return !f.selector.Matches(r.labels(it.msg)) })
 }
 
 // load asks for the list. The envelope holds the other fields of the reply.
@@ -159,14 +179,20 @@ func (r resource[T]) load(ctx context.Context, client *api.Client) (map[string]j
 	}
 	items := make([]item[T], 0, len(raws))
 	for i, raw := range raws {
-		var zero T
-		msg := zero.ProtoReflect().New().Interface().(T) //nolint:forcetypeassert // of T itself
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, msg); err != nil {
+		it, err := r.decode(raw)
+		if err != nil {
 			return nil, nil, fmt.Errorf("decode %s of %s: %s[%d]: %w", r.path, client.Server(), r.field, i, err)
 		}
-		items = append(items, item[T]{raw: raw, msg: msg})
+		items = append(items, it)
 	}
 	return envelope, items, nil
+}
+
+func (r resource[T]) decode(raw json.RawMessage) (item[T], error) {
+	var zero T
+	msg := zero.ProtoReflect().New().Interface().(T) //nolint:forcetypeassert // of T itself
+	err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, msg)
+	return item[T]{raw: raw, msg: msg}, err
 }
 
 // choose sorts the items and keeps those that args name, all if there are none. It also returns the names that no

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// watchEvery is how often a watch looks at the list.
+// watchEvery is how soon a stream that ended is opened again, and how often a list that has no stream is looked at.
 const watchEvery = 500 * time.Millisecond
 
 // untilInterrupt returns a context that ends with SIGINT or SIGTERM: how commands end that go on until then.
@@ -70,36 +70,35 @@ func (r resource[T]) changes(before, after []item[T]) []change[T] {
 	return out
 }
 
-// watch writes the list, then whatever changes in it, until ctx ends, which is no error. A daemon that goes away later
-// is waited for.
-func (r resource[T]) watch(ctx context.Context, w *watchWriter[T], load func(context.Context) ([]item[T], error)) error {
-	var before []item[T]
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	away := false
-	for first := true; ; first = false {
-		items, err := load(ctx)
+// watch writes the list, then whatever changes in it, until ctx ends, which is no error. lists calls its argument with the
+// list as often as it knows it anew; when it returns it is called again. A daemon that goes away later is waited for.
+func (r resource[T]) watch(ctx context.Context, w *watchWriter[T], lists func(context.Context, func([]item[T]) error) error) error {
+	var (
+		before      []item[T]
+		failed      error // to write
+		known, away bool
+	)
+	for {
+		err := lists(ctx, func(items []item[T]) error {
+			failed = w.write(r.changes(before, items), !known)
+			before, known, away = items, true, false
+			return failed
+		})
 		switch {
+		case failed != nil:
+			return failed
 		case ctx.Err() != nil:
-			return nil
-		case err != nil && first:
+			return nil //nolint:nilerr // it broke because it was to end
+		case err != nil && !known:
 			return err
-		case err != nil:
-			if !away {
-				fmt.Fprintf(w.errOut, "ax: %v; still watching\n", err)
-			}
+		case err != nil && !away:
+			fmt.Fprintf(w.errOut, "ax: %v; still watching\n", err)
 			away = true
-		default:
-			away = false
-			if err := w.write(r.changes(before, items), first); err != nil {
-				return err
-			}
-			before = items
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(watchEvery):
 		}
 	}
 }

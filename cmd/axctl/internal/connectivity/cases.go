@@ -38,6 +38,7 @@ type check struct {
 	errno   string // the request must fail with this errno; empty: it must succeed
 	tags    string // of the servers that may answer
 	unknown bool   // the request must fail because the name is unknown
+	lookup  string // to is a name, which is looked up in this way (overConnected and so on)
 }
 
 // checks are made in this order while two servers stand at one address and name: "1" with labelsOne and "2" with
@@ -45,6 +46,9 @@ type check struct {
 var checks = []check{
 	{name: "connect by address", labels: labelsOne, to: at("ADDR", servedPort), size: 100, awaited: true, tags: "1 2"},
 	{name: "connect by name", labels: labelsOne, to: at("NAME", servedPort), size: 100, awaited: true, tags: "1 2"},
+	{name: "lookup over UDP, connected", labels: labelsOne, to: "NAME", lookup: overConnected},
+	{name: "lookup over UDP, unconnected", labels: labelsOne, to: "NAME", lookup: overUnconnected},
+	{name: "lookup over TCP", labels: labelsOne, to: "NAME", lookup: overTCP},
 	{name: "8 MiB arrive intact", labels: labelsOne, to: at("NAME", servedPort), size: 8 << 20, tags: "1 2"},
 	{name: "both servers get connections", labels: labelsOne, to: at("ADDR", servedPort), size: 1, repeat: 64, tags: "1 2"},
 	{name: "labels choose the server", labels: labelsTwo, to: at("ADDR", servedPort), size: 1, tags: "2"},
@@ -76,6 +80,8 @@ func (c check) judge(o Outcome, addr string) error {
 		return nil
 	case o.Error != "":
 		return errors.New(o.Error)
+	case c.lookup != "":
+		return judgeLookup(o, addr)
 	case !slices.Contains(strings.Fields(c.tags), o.Tag):
 		return fmt.Errorf("server %q answered, want %s", o.Tag, strings.ReplaceAll(c.tags, " ", " or "))
 	case o.SHA256 != o.Sent:
@@ -84,6 +90,17 @@ func (c check) judge(o Outcome, addr string) error {
 		return fmt.Errorf("the client sees its peer as %s, want %s", o.Peer, addr)
 	case o.Client != o.Local:
 		return fmt.Errorf("the server sees the client as %s, which sees itself as %s", o.Client, o.Local)
+	}
+	return nil
+}
+
+// judgeLookup wants the servers' address, from the nameserver that was asked.
+func judgeLookup(o Outcome, addr string) error {
+	if len(o.Addrs) != 1 || o.Addrs[0] != addr {
+		return fmt.Errorf("the nameserver says %v, want %s", o.Addrs, addr)
+	}
+	if o.Peer != o.Asked {
+		return fmt.Errorf("%s was asked, and %s answered", o.Asked, o.Peer)
 	}
 	return nil
 }

@@ -46,6 +46,9 @@ type Outcome struct {
 	Sent  string `json:"sent"`  // SHA-256 of what it sent
 	Errno string `json:"errno"` // name of the errno, if there was one
 	Error string `json:"error"` // empty: the answer came
+
+	Asked string   `json:"asked,omitempty"` // of a lookup: the nameserver
+	Addrs []string `json:"addrs,omitempty"` // and what it said
 }
 
 // Serve answers requests at a port under tag until in ends, and says on out when it listens.

@@ -55,14 +55,14 @@ func TestProbe(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
-	fine := Outcome{Answer: Answer{Tag: "1", Client: "2.2.2.2:9", SHA256: "s"}, Local: "2.2.2.2:9", Peer: "1.1.1.1:80", Sent: "s"}
+	fine := Outcome{Answer: Answer{Tag: "1", Client: "2.2.2.2:9", SHA256: "s"}, Local: "2.2.2.2:9", Peer: "1.1.1.1:80", Sent: "s", Asked: "1.1.1.1:80"}
 	but := func(change func(*Outcome)) Outcome {
 		o := fine
 		change(&o)
 		return o
 	}
 	failed := func(errno, text string) Outcome { return Outcome{Errno: errno, Error: text} }
-	succeed, fail, unknown := check{tags: "1 2"}, check{errno: refused}, check{unknown: true}
+	succeed, fail, unknown, lookedUp := check{tags: "1 2"}, check{errno: refused}, check{unknown: true}, check{lookup: overConnected}
 	for name, c := range map[string]struct {
 		check   check
 		outcome Outcome
@@ -78,6 +78,10 @@ func TestJudge(t *testing.T) {
 		"fails otherwise":  {fail, failed("ETIMEDOUT", "timed out"), "timed out, want ECONNREFUSED"},
 		"fails without":    {fail, failed("", "lost"), "lost, want ECONNREFUSED"},
 		"must fail":        {fail, fine, "server 1 answered, want ECONNREFUSED"},
+		"looked up":        {lookedUp, but(func(o *Outcome) { o.Addrs = []string{"1.1.1.1"} }), ""},
+		"wrong address":    {lookedUp, but(func(o *Outcome) { o.Addrs = []string{"1.1.1.2"} }), "says [1.1.1.2], want 1.1.1.1"},
+		"other nameserver": {lookedUp, but(func(o *Outcome) { o.Addrs, o.Asked = []string{"1.1.1.1"}, "127.0.0.1:53" }), "127.0.0.1:53 was asked, and 1.1.1.1:80 answered"},
+		"no answer":        {lookedUp, failed("", "i/o timeout"), "i/o timeout"},
 		"unknown":          {unknown, failed("", "lookup x: no such host"), ""},
 		"known":            {unknown, fine, "want an unknown name"},
 		"unknown for long": {unknown, failed("", "lookup x: i/o timeout"), "i/o timeout, want an unknown name"},

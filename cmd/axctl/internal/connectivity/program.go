@@ -105,11 +105,15 @@ func (s *server) stop() {
 	_ = s.cmd.Wait() // how it ended does not matter any more
 }
 
-// call runs a client.
-func (l launcher) call(ctx context.Context, labels, to string, size int) (Outcome, error) {
+// call runs a client with what a check asks for.
+func (l launcher) call(ctx context.Context, c check, to string) (Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
-	cmd, said := l.command(ctx, []string{"--labels", labels}, "call", "--to", to, "--bytes", strconv.Itoa(size), "--within", callWait.String())
+	args := []string{"call", "--to", to, "--bytes", strconv.Itoa(c.size)}
+	if c.lookup != "" {
+		args = []string{"lookup", "--name", to, "--over", c.lookup}
+	}
+	cmd, said := l.command(ctx, []string{"--labels", c.labels}, append(args, "--within", callWait.String())...)
 	out, err := cmd.Output()
 	var o Outcome
 	if err == nil {

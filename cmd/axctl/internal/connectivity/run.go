@@ -152,7 +152,7 @@ func (r *run) try(ctx context.Context, c check) error {
 	missing := strings.Fields(c.tags) // servers that have not answered yet
 	deadline := time.Now().Add(tableWait)
 	for n := 1; ; n++ {
-		o, err := r.launcher.call(ctx, c.labels, to, c.size)
+		o, err := r.launcher.call(ctx, c, to)
 		if err != nil {
 			return err // the client could not be run
 		}

@@ -92,7 +92,7 @@ func Decode(data []byte) (File, error) {
 		if err := c.Validate(); err != nil {
 			return File{}, err
 		}
-		if slices.ContainsFunc(f.Contexts[:i], func(other Context) bool { return other.Name == c.Name }) {
+		if index(f.Contexts[:i], c.Name) >= 0 {
 			return File{}, fmt.Errorf("context %q is there twice", c.Name)
 		}
 	}
@@ -133,11 +133,15 @@ func (c Context) Validate() error {
 
 // Get returns the context of a name.
 func (f File) Get(name string) (Context, bool) {
-	i := slices.IndexFunc(f.Contexts, func(c Context) bool { return c.Name == name })
+	i := index(f.Contexts, name)
 	if i < 0 {
 		return Context{}, false
 	}
 	return f.Contexts[i], true
+}
+
+func index(list []Context, name string) int {
+	return slices.IndexFunc(list, func(c Context) bool { return c.Name == name })
 }
 
 // Names returns the names of all contexts, sorted.
@@ -154,7 +158,7 @@ func (f *File) Set(c Context) (replaced bool, err error) {
 	if err := c.Validate(); err != nil {
 		return false, err
 	}
-	if i := slices.IndexFunc(f.Contexts, func(other Context) bool { return other.Name == c.Name }); i >= 0 {
+	if i := index(f.Contexts, c.Name); i >= 0 {
 		f.Contexts[i] = c
 		return true, nil
 	}

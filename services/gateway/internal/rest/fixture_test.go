@@ -91,6 +91,29 @@ func (b *backend) ListEndpoints(context.Context, *registryv1.ListEndpointsReques
 	}}}, nil
 }
 
+// Watch sends a list in two parts and a change of the kinds asked for, and then has to be followed by another watch.
+func (b *backend) Watch(req *registryv1.WatchRequest, s registryv1.RegistryService_WatchServer) error {
+	b.streams.Add(1)
+	defer b.streams.Done()
+	if len(req.GetKinds()) != 1 || req.GetKinds()[0] != registryv1.Kind_KIND_APP {
+		return rpc.Errorf(codes.InvalidArgument, "only applications are here").On("kinds")
+	}
+	app := func(id string) []*registryv1.Change {
+		return []*registryv1.Change{{Op: &registryv1.Change_Put{Put: &registryv1.Record{Revision: 3, Value: &registryv1.Record_App{App: &typev1.App{Id: id, Name: "web"}}}}}}
+	}
+	gone := &registryv1.Change_Delete{Delete: &registryv1.RecordKey{Kind: registryv1.Kind_KIND_APP, Key: "a1"}}
+	for _, m := range []*registryv1.WatchResponse{
+		{TableId: "t", Revision: 5, List: true, Changes: app("a1")},
+		{TableId: "t", Revision: 5, List: true, Complete: true, Changes: app("a2")},
+		{TableId: "t", Revision: 6, Complete: true, Changes: []*registryv1.Change{{Op: gone}}},
+	} {
+		if err := s.Send(m); err != nil {
+			return err
+		}
+	}
+	return rpc.Errorf(codes.ResourceExhausted, "watcher is too slow: resume from the last revision seen")
+}
+
 func (b *backend) ListVirtualServices(context.Context, *registryv1.ListVirtualServicesRequest) (*registryv1.ListVirtualServicesResponse, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

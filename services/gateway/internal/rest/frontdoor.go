@@ -23,7 +23,7 @@ import (
 const maxDrain = 8 * MaxBody
 
 // streams are the paths whose answer is a stream: it lasts as long as caller and server like.
-var streams = map[string]bool{"/v1/flows": true}
+var streams = map[string]bool{"/v1/flows": true, "/v1/watch": true}
 
 // frontDoor is what every request passes: limits, deadlines, metrics, traces.
 type frontDoor struct {

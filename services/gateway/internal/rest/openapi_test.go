@@ -82,6 +82,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"DELETE", "/v1/policies/{name}", "/v1/policies/p", ""},
 		{"GET", "/v1/explain", "/v1/explain?destination=1.1.1.1:80", ""},
 		{"GET", "/v1/flows", "/v1/flows?appId=short", ""},
+		{"GET", "/v1/watch", "/v1/watch?kinds=KIND_APP", ""},
 		{"GET", "/v1/ejections", "", ""},
 		{"GET", "/v1/drains", "", ""},
 		{"PUT", "/v1/drains", "", ""},

@@ -6,11 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -209,6 +211,47 @@ func TestStreamsAreLinesOfJSON(t *testing.T) {
 	// An error before the first line has its own code.
 	if code, body := f.call(t, "GET", "/v1/flows?app_id=none", ""); code != 404 || !strings.Contains(body, "is not on this node") {
 		t.Errorf("%d %s", code, body)
+	}
+}
+
+// TestTheTableCanBeWatched: a list in parts, changes, and as a last line why the stream ended.
+func TestTheTableCanBeWatched(t *testing.T) {
+	f := newFixture(t, &backend{}, asIs)
+	code, body := f.call(t, "GET", "/v1/watch?kinds=KIND_APP", "")
+	var got []string
+	for line := range strings.Lines(body) {
+		var m struct {
+			Result *struct {
+				Revision       string
+				List, Complete bool
+				Changes        []struct {
+					Put    struct{ App struct{ ID string } }
+					Delete struct{ Kind, Key string }
+				}
+			}
+			Error struct {
+				Code    int
+				Message string
+			}
+		}
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		if m.Result == nil {
+			got = append(got, fmt.Sprintf("error %d %s", m.Error.Code, m.Error.Message))
+			continue
+		}
+		got = append(got, fmt.Sprintf("%s list=%v complete=%v %v", m.Result.Revision, m.Result.List, m.Result.Complete, m.Result.Changes))
+	}
+	want := []string{
+		"5 list=true complete=false [{{{a1}} { }}]", "5 list=true complete=true [{{{a2}} { }}]",
+		"6 list=false complete=true [{{{}} {KIND_APP a1}}]", "error 8 watcher is too slow: resume from the last revision seen",
+	}
+	if code != 200 || !slices.Equal(got, want) {
+		t.Errorf("%d %q, want %q", code, got, want)
+	}
+	if code, body := f.call(t, "GET", "/v1/watch?kinds=KIND_NONE", ""); code != 400 || !strings.Contains(body, "kinds") {
+		t.Errorf("an unknown kind: %d %s", code, body)
 	}
 }
 

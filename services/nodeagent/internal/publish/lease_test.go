@@ -130,6 +130,37 @@ func TestRegistryIsSilent(t *testing.T) {
 	}
 }
 
+// TestARenewalIsAskedElsewhereInTime: two registries that hang, one after the other, leave the lease alive if the third answers.
+func TestARenewalIsAskedElsewhereInTime(t *testing.T) {
+	bubble(t, Config{}, func(g *rig) {
+		g.PutEndpoint(endpoint(1))
+		g.start()
+		g.expect("e1")
+		hang := 0
+		g.registry.set(func(r *registry) {
+			r.before = func(ctx context.Context, method string) error {
+				r.mu.Lock()
+				hangs := method == "KeepLease" && hang < 2
+				if hangs {
+					hang++
+				}
+				r.mu.Unlock()
+				if hangs {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				return nil
+			}
+		})
+		time.Sleep(time.Minute)
+		g.expect("e1")
+		g.expectStats(Stats{LeaseAlive: true})
+		if hang != 2 || g.registry.grants != 1 {
+			t.Errorf("%d renewals hung and %d leases were granted, want 2 and 1", hang, g.registry.grants)
+		}
+	})
+}
+
 // TestUnknownOutcome loses the answer to a transaction. Whether it took place or not, a new lease follows, so that the
 // transaction can't take place later.
 func TestUnknownOutcome(t *testing.T) {

@@ -38,6 +38,7 @@ const (
 	MinBackoff     = 50 * time.Millisecond // first wait after a failure
 	MaxBackoff     = time.Second           // longest wait
 	jitter         = 0.5                   // half of a wait is random, so that nodes don't return at once
+	impatient      = 2                     // renewals in a row that may take a sixth of the lease's life; others GrantTimeout
 	healthySession = 2 * time.Second       // a session that lived this long starts the waits over
 )
 
@@ -62,6 +63,8 @@ type Publisher struct {
 	deps    Deps
 	metrics metrics
 	wake    chan struct{} // holds one value while there may be something to write
+	// unanswered counts the last renewals that had no answer; Run's sessions, one after the other, are its only users.
+	unanswered int
 	desired
 }
 

@@ -111,13 +111,16 @@ func (p *Publisher) renew(ctx context.Context, stream keepStream, lease int64, r
 			return fmt.Errorf("keep lease: %w", err)
 		}
 		var ttl time.Duration
+		patience := p.patience()
 		select {
 		case ttl = <-renewals:
-		case <-time.After(GrantTimeout):
-			return fmt.Errorf("keep lease: no answer in %s", GrantTimeout)
+		case <-time.After(patience):
+			p.unanswered++
+			return fmt.Errorf("keep lease: no answer in %s", patience)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		p.unanswered = 0
 		select {
 		case <-up:
 		default:
@@ -129,6 +132,15 @@ func (p *Publisher) renew(ctx context.Context, stream keepStream, lease int64, r
 			return ctx.Err()
 		}
 	}
+}
+
+// patience is how long a renewal may take. A registry that hangs must leave time to ask another one, twice, before the
+// lease is over; a single one that is slow gets its time in the third attempt.
+func (p *Publisher) patience() time.Duration {
+	if p.unanswered < impatient {
+		return min(p.cfg.TTL/6, GrantTimeout)
+	}
+	return GrantTimeout
 }
 
 // write carries out what is queued, as soon as it is queued.

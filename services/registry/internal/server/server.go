@@ -94,6 +94,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// Ready reports whether there is a copy of the table: then watchers can be served, also while the store is away.
+func (s *Server) Ready() bool {
+	id, _ := s.table.at()
+	return id != ""
+}
+
 // asRPC gives what the store says the code that the contract promises.
 func asRPC(err error) error {
 	if own := (*rpc.Error)(nil); err == nil || errors.As(err, &own) {
