@@ -427,6 +427,9 @@ func (d *fakeDaemon) Explain(_ context.Context, req *routerv1.ExplainRequest) (*
 		Verdict: routerv1.Verdict_VERDICT_PASSTHROUGH, Reason: string(ax.ReasonExternal), Revision: 7,
 		Age: durationpb.New(300 * time.Millisecond),
 	}
+	if strings.HasPrefix(req.GetDestination(), "127.") {
+		out.Reason = string(ax.ReasonLoopback)
+	}
 	for _, e := range d.endpoints {
 		a := e.GetServiceAddress()
 		if req.GetDestination() != fmt.Sprintf("%s:%d", a.GetIp(), a.GetPort()) {

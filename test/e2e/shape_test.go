@@ -13,21 +13,17 @@ import (
 	"appswitch.io/test/e2e/harness"
 )
 
-// core is what continuous integration proves in every shape. The rest depends on the shape least, and runs in each of them
-// with `make e2e SHAPE=…`.
+// core is what continuous integration proves in every shape: what goes from one service to another. The rest depends on the
+// shape least, and runs in each of them with `make e2e SHAPE=…`.
 var core = map[string]func(*testing.T){
 	"labels":          TestLabels,
-	"balancing":       TestBalancing,
-	"dying servers":   TestDyingServers,
 	"claims":          TestClaimedAddressStaysVirtual,
 	"names":           TestDig,
-	"name goes":       TestNameGoesWithItsApp,
 	"tables":          TestTables,
 	"observe":         TestObserve,
 	"connectivity":    TestConnectivity,
 	"restart":         TestAgentRestartKeepsTheTable,
 	"late listen":     TestListenWhileAgentIsDown,
-	"nothing stays":   TestNothingStays,
 	"virtual service": TestRoundRobin,
 }
 

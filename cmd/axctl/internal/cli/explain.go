@@ -168,6 +168,8 @@ func outcome(reply *routerv1.ExplainResponse) string {
 	switch {
 	case reply.GetErrno() != "":
 		return reply.GetErrno()
+	case reply.GetReason() == string(ax.ReasonLoopback):
+		return "whatever serves this port on its own loopback, or a refusal"
 	case reply.GetVerdict() == routerv1.Verdict_VERDICT_PASSTHROUGH:
 		return "a connection to the destination itself, made from the host"
 	case reply.GetVerdict() == routerv1.Verdict_VERDICT_ALLOW:
