@@ -16,6 +16,9 @@ type metrics struct {
 	silenced prometheus.Counter
 	unsent   prometheus.Counter
 	failures prometheus.Counter
+
+	quickQueries prometheus.Counter  // of queries, for what Server.quick answers
+	quickSeconds prometheus.Observer // of seconds
 }
 
 func opts(name, help string) prometheus.Opts {
@@ -54,6 +57,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		unsent:   counter("unsent_total", "Replies that the kernel did not take."),
 		failures: counter("failures_total", "Queries whose handling failed inside the server."),
 	}
+	m.quickQueries = m.queries.WithLabelValues(udp, typeLabel(dns.TypeA), rcodeLabel(dns.RcodeSuccess))
+	m.quickSeconds = m.seconds.WithLabelValues((*Names)(nil).Name())
 	for _, queue := range []string{"waiting", "connections"} {
 		m.overflow.WithLabelValues(queue)
 	}

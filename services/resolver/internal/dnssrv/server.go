@@ -41,6 +41,7 @@ type Server struct {
 	metrics *metrics
 	waiting chan struct{} // a slot for each query that waits for the last handler
 	conns   chan struct{} // a slot for each TCP connection
+	express express       // nil: no handler has a quick way
 }
 
 // New checks the configuration; Run does the work.
@@ -54,6 +55,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("dnssrv: %w", err)
 	}
 	s.metrics = m
+	s.express, _ = cfg.Quick[0].(express) // what an earlier handler would answer, a later one must not
 	return s, nil
 }
 

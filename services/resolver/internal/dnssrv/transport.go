@@ -26,14 +26,14 @@ type packet struct {
 
 // readPackets serves a UDP socket until it is closed.
 func (s *Server) readPackets(ctx context.Context, g *errgroup.Group, l *Listener) error {
+	if !l.wildcard() {
+		return s.readBatches(ctx, g, l)
+	}
 	data, out := make([]byte, maxQuerySize), make([]byte, 2*MaxUDPSize)
 	for {
 		n, from, send, err := l.read(data)
-		if errors.Is(err, net.ErrClosed) {
-			if ctx.Err() == nil {
-				return fmt.Errorf("listen on %s: %w", l.addr, err)
-			}
-			return nil
+		if over, err := s.readOver(ctx, l, err); over {
+			return err
 		}
 		if err != nil || from.Port() == 0 {
 			s.metrics.dropped.Inc()
@@ -42,15 +42,30 @@ func (s *Server) readPackets(ctx context.Context, g *errgroup.Group, l *Listener
 			}
 			continue
 		}
-		s.serve(ctx, g, packet{transport: udp, from: from.Addr(), data: data[:n], out: out, done: func(reply []byte) {
-			if reply == nil {
-				return
-			}
-			if err := send(reply); err != nil {
-				s.metrics.unsent.Inc()
-			}
-		}})
+		s.serve(ctx, g, s.packet(from, data[:n], out, send))
 	}
+}
+
+// readOver reports whether a read was the last one, and what that means.
+func (s *Server) readOver(ctx context.Context, l *Listener, err error) (bool, error) {
+	if !errors.Is(err, net.ErrClosed) {
+		return false, nil
+	}
+	if ctx.Err() == nil {
+		return true, fmt.Errorf("listen on %s: %w", l.addr, err)
+	}
+	return true, nil
+}
+
+func (s *Server) packet(from netip.AddrPort, data, out []byte, send func([]byte) error) packet {
+	return packet{transport: udp, from: from.Addr(), data: data, out: out, done: func(reply []byte) {
+		if reply == nil {
+			return
+		}
+		if err := send(reply); err != nil {
+			s.metrics.unsent.Inc()
+		}
+	}}
 }
 
 // errorPause keeps a socket that fails again and again from burning a processor.
@@ -73,27 +88,20 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// read receives a packet; send answers it from the address that it was sent to.
+// read receives a packet at a wildcard address; send answers it from the address that it was sent to.
 func (l *Listener) read(b []byte) (n int, from netip.AddrPort, send func([]byte) error, err error) {
-	if l.wildcard() {
-		n, session, err := dns.ReadFromSessionUDP(l.packets, b)
-		if err != nil {
-			return 0, netip.AddrPort{}, nil, err
-		}
-		from, ok := session.RemoteAddr().(*net.UDPAddr)
-		if !ok {
-			return 0, netip.AddrPort{}, nil, fmt.Errorf("packet from %s", session.RemoteAddr())
-		}
-		return n, unmapped(from.AddrPort()), func(reply []byte) error {
-			_, err := dns.WriteToSessionUDP(l.packets, reply, session)
-			return err
-		}, nil
+	n, session, err := dns.ReadFromSessionUDP(l.packets, b)
+	if err != nil {
+		return 0, netip.AddrPort{}, nil, err
 	}
-	n, from, err = l.packets.ReadFromUDPAddrPort(b)
-	return n, unmapped(from), func(reply []byte) error {
-		_, err := l.packets.WriteToUDPAddrPort(reply, from)
+	peer, ok := session.RemoteAddr().(*net.UDPAddr)
+	if !ok {
+		return 0, netip.AddrPort{}, nil, fmt.Errorf("packet from %s", session.RemoteAddr())
+	}
+	return n, unmapped(peer.AddrPort()), func(reply []byte) error {
+		_, err := dns.WriteToSessionUDP(l.packets, reply, session)
 		return err
-	}, err
+	}, nil
 }
 
 // acceptConns serves a TCP listener until it is closed.

@@ -143,6 +143,22 @@ func (z *Zone) Lookup(qname string, qtype uint16, turn uint32) Answer {
 	return q.named(bare, false)
 }
 
+// Addresses returns the addresses of a name of the table, sorted; none if it has none, or if [Zone.Lookup] has to decide.
+// The name is fully qualified, in lower case and without escaped characters.
+func (z *Zone) Addresses(name string) []netip.Addr {
+	if len(name) < 2 || strings.HasSuffix(name, ".arpa.") {
+		return nil
+	}
+	bare, qualified := strings.CutSuffix(name, z.origin)
+	if !qualified || strings.HasSuffix(bare, ".") {
+		bare = strings.TrimSuffix(bare, ".")
+		if h, ok := z.hosts.get(bare); ok {
+			return h.Addrs
+		}
+	}
+	return nil
+}
+
 // named answers for a bare name; qualified says that it was asked with the domain.
 func (q *query) named(bare string, qualified bool) Answer {
 	z := q.zone
