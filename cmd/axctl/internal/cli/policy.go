@@ -22,7 +22,7 @@ var policies = resource[*typev1.Policy]{
 	example: `  ax get policies
   ax get policy no-test-in-prod -o yaml
   ax get policies -o wide          with the networks that are taken out`,
-	path: "/v1/policies", field: "policies",
+	path: "/v1/policies", field: "policies", kind: registryv1.Kind_KIND_POLICY, record: "policy",
 	columns: func(time.Time) output.Columns[*typev1.Policy] { return output.Policies() },
 	names:   func(p *typev1.Policy) []string { return []string{p.GetName()} },
 	compare: func(a, b *typev1.Policy) int { return cmp.Compare(a.GetName(), b.GetName()) },
