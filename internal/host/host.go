@@ -49,7 +49,7 @@ func ParseRelease(s string) (Version, error) {
 // what it lacks, if anything, shows when it is used.
 func CheckKernel(release string) error {
 	if v, err := ParseRelease(release); err == nil && v.Less(OldestKernel) {
-		return fmt.Errorf("Linux %s is too old for intercepting calls: upgrade to Linux %s or later", release, OldestKernel)
+		return fmt.Errorf("kernel %s is too old for intercepting calls: upgrade to Linux %s or later", release, OldestKernel)
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ func TestCheckKernel(t *testing.T) {
 	for release, want := range map[string]string{
 		"6.1.0-18-amd64":       "",
 		"5.14.0-427.el9":       "",
-		"5.13.19":              "Linux 5.13.19 is too old for intercepting calls: upgrade to Linux 5.14 or later",
-		"4.19.0-26-cloud-arm":  "Linux 4.19.0-26-cloud-arm is too old",
+		"5.13.19":              "kernel 5.13.19 is too old for intercepting calls: upgrade to Linux 5.14 or later",
+		"4.19.0-26-cloud-arm":  "kernel 4.19.0-26-cloud-arm is too old",
 		"10.0":                 "",
 		"2.6.66":               "too old",
 		"":                     "",
