@@ -155,7 +155,11 @@ func TestDaemon(t *testing.T) {
 	rest := "http://" + o.restAddrs()[0]
 	d := start(t, o)
 
-	nodes := fmt.Sprint(call(t, "GET", rest+"/v1/nodes", "")["nodes"])
+	// The agent enters its node once it serves.
+	var nodes string
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(nodes, "name:") && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		nodes = fmt.Sprint(call(t, "GET", rest+"/v1/nodes", "")["nodes"])
+	}
 	for _, want := range []string{"name:node1", "ip:127.0.0.1", "cluster:appswitch", fmt.Sprint(o.Gateway.RESTPort)} {
 		if !strings.Contains(nodes, want) {
 			t.Errorf("no %s in %s", want, nodes)

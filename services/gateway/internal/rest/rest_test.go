@@ -48,6 +48,17 @@ func equalJSON(t *testing.T, got, want string) bool {
 	return a.String() == b.String()
 }
 
+// holdsJSON reports whether an answer holds a part, written without blanks: protojson writes some at random.
+func holdsJSON(t *testing.T, got, part string) bool {
+	t.Helper()
+	var b bytes.Buffer
+	if err := json.Compact(&b, []byte(got)); err != nil {
+		t.Errorf("%v in %q", err, got)
+		return false
+	}
+	return strings.Contains(b.String(), part)
+}
+
 func TestTheTables(t *testing.T) {
 	b := &backend{}
 	f := newFixture(t, b, asIs)

@@ -51,8 +51,9 @@ func TestAnswersAreTheResolvers(t *testing.T) {
 			if !bytes.Equal(asked, query) || !bytes.Equal(got, said) {
 				t.Errorf("asked %x as %x, told %x as %x", query, asked, said, got)
 			}
-			if f.asked.Load() != 1 || result(r, answered) != 1 {
-				t.Errorf("asked %d times", f.asked.Load())
+			// How often it was asked is the machine's: the relay asks again when an answer takes long.
+			if result(r, answered) != 1 {
+				t.Errorf("answered %v times, asked %d", result(r, answered), f.asked.Load())
 			}
 		})
 	}
