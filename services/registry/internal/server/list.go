@@ -21,7 +21,7 @@ import (
 type listed struct {
 	id    recordID
 	value any
-	p     *registryv1.Record
+	p     *registryv1.Record // shared with the table, and immutable
 }
 
 // list reads the records of the kinds, by kind and key.
@@ -40,6 +40,10 @@ func (s *Server) list(ctx context.Context, kinds kindSet) ([]listed, ax.Revision
 	for _, kv := range kvs {
 		id, ok := parseKey(kv.Key)
 		if !ok || !kinds.has(id.kind) {
+			continue
+		}
+		if known, ok := s.table.record(id, kv.Revision); ok { // most are: it needn't be decoded again
+			out = append(out, listed{id: id, value: known.value, p: known.put.GetPut()})
 			continue
 		}
 		r, p, err := decode(kv)

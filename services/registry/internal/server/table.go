@@ -128,6 +128,14 @@ func (t *table) replace(id string, revision ax.Revision, list []change) {
 	t.moved()
 }
 
+// record returns a record as it was written at a revision, if that is how the table has it.
+func (t *table) record(id recordID, revision ax.Revision) (entry, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	e, ok := t.records[id]
+	return e, ok && e.put.GetPut().GetRevision() == int64(revision)
+}
+
 func sameRevision(a, b entry) bool {
 	return a.put.GetPut().GetRevision() == b.put.GetPut().GetRevision() && a.lease == b.lease
 }
