@@ -2,6 +2,7 @@ package socktab
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -27,26 +28,26 @@ const (
 // Ticket numbers the intentions and the questions after them: time, as admission sees it.
 type Ticket uint64
 
+// intent is a connect under way to a real address that has no flow yet.
+type intent struct {
+	server netip.AddrPort
+	ticket Ticket
+}
+
 // Intend announces that a connect to a real address is about to start; Settle must follow. In between, an accept
 // that finds an unknown client waits instead of closing the connection.
 func (t *Table) Intend(server netip.AddrPort) Ticket {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.clock++
-	if t.intents[server] == nil {
-		t.intents[server] = map[Ticket]struct{}{}
-	}
-	t.intents[server][t.clock] = struct{}{}
+	t.intents = append(t.intents, intent{server, t.clock})
 	return t.clock
 }
 
 // Settle ends an intention, after the socket's entry was updated with its real addresses, or the connect failed.
-func (t *Table) Settle(server netip.AddrPort, intent Ticket) {
+func (t *Table) Settle(server netip.AddrPort, ticket Ticket) {
 	t.mu.Lock()
-	delete(t.intents[server], intent)
-	if len(t.intents[server]) == 0 {
-		delete(t.intents, server)
-	}
+	t.intents = slices.DeleteFunc(t.intents, func(i intent) bool { return i.ticket == ticket })
 	waiters := t.waiters[server]
 	delete(t.waiters, server)
 	t.mu.Unlock()
@@ -64,12 +65,7 @@ func (t *Table) Grace() time.Time {
 
 // underWay reports whether a connect to a real address was begun before a question was asked, and is not settled.
 func (t *Table) underWay(server netip.AddrPort, asked Ticket) bool {
-	for intent := range t.intents[server] {
-		if intent < asked {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.intents, func(i intent) bool { return i.server == server && i.ticket < asked })
 }
 
 // Admit asks who is at the other end of an accepted connection, given by its real addresses. Pending: a connect that

@@ -25,8 +25,7 @@ const (
 	flagForeign
 )
 
-func (s *Socket) encode() []byte {
-	b := make([]byte, 0, RecordSize)
+func (s *Socket) appendTo(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, s.Cookie)
 	b = binary.LittleEndian.AppendUint64(b, uint64(s.SendTimeo))
 	var scope ScopeID
@@ -133,7 +132,7 @@ func (t *Table) save(s *Socket) {
 		}
 		s.slot = slot
 	}
-	t.journal.Put(s.slot, s.encode())
+	t.journal.Put(s.slot, s.appendTo(t.record[:0]))
 }
 
 // Restore enters a journalled socket. Alive tells whether a socket of that cookie still exists; one that doesn't is

@@ -35,11 +35,12 @@ type Table struct {
 	sockets map[uint64]*Socket
 	flows   map[tuple]*Socket // outgoing connections by their real addresses
 	clock   Ticket
-	intents map[netip.AddrPort]map[Ticket]struct{} // connects under way to a real address that have no flow yet
-	waiters map[netip.AddrPort][]func()            // accepts that wait for flows to a real address
-	ghosts  []*Socket                              // closed outgoing connections, oldest first
+	intents []intent                    // few: a thread of the agent has one at a time
+	waiters map[netip.AddrPort][]func() // accepts that wait for flows to a real address
+	ghosts  []*Socket                   // closed outgoing connections, oldest first
 	scopes  map[ScopeID]*Scope
-	grace   time.Time // until then a missing flow may still be announced: the agent has just restarted
+	record  [RecordSize]byte // one that is being written
+	grace   time.Time        // until then a missing flow may still be announced: the agent has just restarted
 }
 
 type tuple struct{ client, server netip.AddrPort }
@@ -49,8 +50,8 @@ func New(journal Journal, log *slog.Logger) *Table {
 	return &Table{
 		journal: journal, log: log,
 		sockets: map[uint64]*Socket{}, flows: map[tuple]*Socket{},
-		intents: map[netip.AddrPort]map[Ticket]struct{}{}, waiters: map[netip.AddrPort][]func(){},
-		scopes: map[ScopeID]*Scope{},
+		waiters: map[netip.AddrPort][]func(){},
+		scopes:  map[ScopeID]*Scope{},
 	}
 }
 

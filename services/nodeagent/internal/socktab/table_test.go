@@ -298,7 +298,7 @@ func TestFullJournalCostsNothingButTheRestart(t *testing.T) {
 }
 
 func FuzzRestore(f *testing.F) {
-	f.Add((&Socket{Cookie: 1, App: "f83e8600", Domain: inet, Proto: ax.TCP, Host: ap("1.2.3.4:5"), Bound: ap("0.0.0.0:80")}).encode())
+	f.Add((&Socket{Cookie: 1, App: "f83e8600", Domain: inet, Proto: ax.TCP, Host: ap("1.2.3.4:5"), Bound: ap("0.0.0.0:80")}).appendTo(nil))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		table := newTable(newMemJournal())
