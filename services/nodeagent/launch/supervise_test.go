@@ -49,7 +49,7 @@ func TestInit(t *testing.T) {
 func TestInitForwards(t *testing.T) {
 	dir := t.TempDir()
 	a := startAgent(t, dir, nil)
-	c := ax(t, dir, "run", "--init", "sh", "-c", `trap 'echo usr1' USR1; trap 'echo hup' HUP; trap 'echo term; exit 9' TERM
+	c := ax(t, dir, "run", "--init", "sh", "-c", `trap 'echo usr1' USR1; trap 'echo usr2' USR2; trap 'echo term; exit 9' TERM
 echo ready; while :; do sleep 0.01; done`)
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -69,7 +69,7 @@ echo ready; while :; do sleep 0.01; done`)
 	for _, s := range []struct {
 		signal syscall.Signal
 		word   string
-	}{{syscall.SIGUSR1, "usr1"}, {syscall.SIGHUP, "hup"}, {syscall.SIGTERM, "term"}} {
+	}{{syscall.SIGUSR1, "usr1"}, {syscall.SIGUSR2, "usr2"}, {syscall.SIGTERM, "term"}} {
 		if err := c.Process.Signal(s.signal); err != nil {
 			t.Fatal(err)
 		}
