@@ -62,7 +62,7 @@ func (d *Decider) Decide(s *Snapshot, f ax.Flow, tried []ax.EndpointID) ax.Decis
 	}
 	g, svc, otherwise := s.find(f)
 	switch {
-	case g == nil && otherwise.Verdict == ax.Passthrough:
+	case g == nil && otherwise.Reason == ax.ReasonExternal:
 		return s.outside(&f, otherwise)
 	case g == nil:
 		return otherwise

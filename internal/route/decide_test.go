@@ -137,6 +137,7 @@ func TestDecide(t *testing.T) {
 		{name: "a node's address can't be claimed as a whole", labels: prod, dest: "10.0.2.1:22", verdict: ax.Passthrough, reason: ax.ReasonExternal},
 		{name: "external", labels: prod, dest: "93.184.216.34:443", verdict: ax.Passthrough, reason: ax.ReasonExternal},
 		{name: "loopback", labels: prod, dest: "127.0.0.1:80", verdict: ax.Passthrough, reason: ax.ReasonLoopback},
+		{name: "loopback is not subject to policies", labels: prod, dest: "127.0.0.1:80", policies: []ax.Policy{denyAll}, verdict: ax.Passthrough, reason: ax.ReasonLoopback},
 		{name: "loopback of IPv6", labels: prod, dest: "[::1]:80", verdict: ax.Passthrough, reason: ax.ReasonLoopback},
 		{name: "a policy that names no destination covers the outside", labels: prod, dest: "93.184.216.34:443", policies: []ax.Policy{denyAll}, verdict: ax.Deny, reason: ax.ReasonPolicyDeny, policy: "deny-all"},
 		{name: "a policy about servers does not", labels: prod, dest: "93.184.216.34:443", policies: []ax.Policy{policy("p", ax.PolicyDeny, nil, prod)}, verdict: ax.Passthrough, reason: ax.ReasonExternal},

@@ -37,7 +37,7 @@ func TestPostgres(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(hba), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	lab.Start("ax run --ip 1.1.1.1 --name db --user postgres -- "+bin+"postgres -h * -c fsync=off -k "+data+" -D", data)
+	lab.Start("ax run --ip 1.1.1.1 --name db --user postgres -- "+bin+"postgres -h * -c fsync=off -c unix_socket_directories= -D", data)
 	lab.Serving("1.1.1.1:5432", 1)
 	const client = "ax run --ip 2.2.2.2 -- "
 	psql := bin + "psql -X -A -t -q -U postgres -d postgres -h "
@@ -83,7 +83,7 @@ func TestPostgres(t *testing.T) {
 	lab.Output("install -d -o postgres -g postgres -m 0700", copied)
 	const second = "ax run --ip 2.2.2.2 --name standby --user postgres -- "
 	lab.Output(second + bin + "pg_basebackup -U postgres -h db -R -X stream -c fast --no-sync -D " + copied)
-	lab.Start(second+bin+"postgres -h * -c fsync=off -k "+copied+" -D", copied)
+	lab.Start(second+bin+"postgres -h * -c fsync=off -c unix_socket_directories= -D", copied)
 	lab.Serving("2.2.2.2:5432", 1)
 	lab.Output(client+psql+"db -c", "create table later as select 42 as x")
 	lab.Eventually(runLimit, "the standby has what came later", func() error {
