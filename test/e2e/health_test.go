@@ -166,7 +166,9 @@ func TestSilentServer(t *testing.T) {
 	for range 6 {
 		equal(t, "who answers", lab.Output(curl), "well")
 	}
-	contains(t, "GET /v1/ejections", lab.Output("curl -sS --max-time 10 "+harness.REST+"/v1/ejections"), `"ip":"`+harness.NeighbourIP+`","port":80},"failures":`)
+	ejections := lab.Output("curl -sS --max-time 10 " + harness.REST + "/v1/ejections")
+	// Whether a blank follows a comma depends on the binary (protojson).
+	contains(t, "GET /v1/ejections", strings.ReplaceAll(ejections, ", ", ","), `"ip":"`+harness.NeighbourIP+`","port":80},"failures":`)
 	contains(t, "ax explain", lab.Output("ax explain --to 1.1.1.9:80"), "ejected for ")
 	lab.Neighbour().Output("ip route del blackhole " + harness.NodeIP + "/32")
 	lab.Output("ax delete vservice mixed")
