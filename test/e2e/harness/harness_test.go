@@ -48,7 +48,13 @@ func TestLeftoversAreFound(t *testing.T) {
 		want  string
 	}{
 		{"nothing", func(*Lab) {}, ""},
-		{"a daemonized process", func(l *Lab) { l.Run("sh -c", "setsid --fork sleep 300") }, "processes left behind: ["},
+		{"a daemonized process", func(l *Lab) {
+			l.Run("sh -c", "setsid --fork sleep 300")
+			// Within execve(2) a process has no environment to be known by.
+			for deadline := time.Now().Add(10 * time.Second); len(processes(l.name+"/")) == 0 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+		}, "processes left behind: ["},
 		{"a mount", func(l *Lab) {
 			mountPoint = l.Path("run")
 			if err := syscall.Mount("none", mountPoint, "tmpfs", 0, ""); err != nil {
