@@ -157,7 +157,7 @@ const (
 
 func (s *Snapshot) standing(e *ax.Endpoint) standing {
 	if e.External {
-		if g, _, d := s.find(ax.Flow{Proto: e.Proto, Dest: e.Host}); g != nil || d.Verdict != ax.Passthrough {
+		if g, _, d := s.find(ax.Flow{Proto: e.Proto, Dest: e.Host}); g != nil || d.Reason != ax.ReasonExternal {
 			return gone // no way around the rules for an address that is not outside
 		}
 		return preferred

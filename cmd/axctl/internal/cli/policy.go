@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
@@ -83,34 +82,6 @@ With --audit a policy denies nothing: 'ax observe --verdict audit' and the metri
 	}
 	p.add(cmd)
 	return cmd
-}
-
-func newDeletePolicy(flags *clientFlags) *cobra.Command {
-	return &cobra.Command{
-		Use:     "policy NAME...",
-		Aliases: []string{"pol"},
-		Short:   "Delete policies",
-		Example: `  ax delete policy no-test-in-prod`,
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := flags.client()
-			if err != nil {
-				return err
-			}
-			for _, name := range args {
-				if err := client.Delete(cmd.Context(), "/v1/policies/"+url.PathEscape(name), nil); err != nil {
-					return err
-				}
-				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "Policy '%s' deleted successfully.\n", name); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-			return policies.complete(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp
-		},
-	}
 }
 
 // policyFlags are the flags of `create policy`.

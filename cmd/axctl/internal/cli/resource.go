@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -245,6 +246,36 @@ func (r resource[T]) write(cmd *cobra.Command, format output.Format, headers boo
 	}
 	t := r.columns(time.Now()).Table(msgs, format == output.FormatWide)
 	return t.Write(out, headers)
+}
+
+// deletion returns the subcommand of `delete` for the kind. Called is what one of it is called when it is gone, and name an
+// example.
+func (r resource[T]) deletion(flags *clientFlags, called, name string) *cobra.Command {
+	return &cobra.Command{
+		Use:     r.singular + " NAME...",
+		Aliases: r.aliases,
+		Short:   "Delete " + r.plural,
+		Example: "  ax delete " + r.singular + " " + name,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := flags.client()
+			if err != nil {
+				return err
+			}
+			for _, name := range args {
+				if err := client.Delete(cmd.Context(), r.path+"/"+url.PathEscape(name), nil); err != nil {
+					return err
+				}
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s '%s' deleted successfully.\n", called, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return r.complete(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp
+		},
+	}
 }
 
 // complete returns the names for the shell; a daemon that is not there has none.

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
 	"strings"
 	"time"
 
@@ -38,7 +37,7 @@ func newDelete() *cobra.Command {
 	}
 	group(cmd)
 	flags := addClientFlags(cmd)
-	cmd.AddCommand(newDeleteVirtualService(flags), newDeletePolicy(flags))
+	cmd.AddCommand(virtualServices.deletion(flags, "Service", "myvsvc"), policies.deletion(flags, "Policy", "no-test-in-prod"))
 	return cmd
 }
 
@@ -88,34 +87,6 @@ How a backend is chosen (--lbtype):
 	}
 	v.add(cmd)
 	return cmd
-}
-
-func newDeleteVirtualService(flags *clientFlags) *cobra.Command {
-	return &cobra.Command{
-		Use:     "vservice NAME...",
-		Aliases: []string{"vs", "virtualservice"},
-		Short:   "Delete virtual services",
-		Example: `  ax delete vservice myvsvc`,
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := flags.client()
-			if err != nil {
-				return err
-			}
-			for _, name := range args {
-				if err := client.Delete(cmd.Context(), "/v1/vservices/"+url.PathEscape(name), nil); err != nil {
-					return err
-				}
-				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "Service '%s' deleted successfully.\n", name); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-			return virtualServices.complete(cmd.Context(), flags), cobra.ShellCompDirectiveNoFileComp
-		},
-	}
 }
 
 // virtualServiceFlags are the flags of `create vservice`.

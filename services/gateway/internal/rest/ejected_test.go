@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func TestDrains(t *testing.T) {
 	if code, body := f.call(t, "PUT", "/v1/drains/f00001bb", ""); code != 200 || b.drained != "f00001bb" {
 		t.Errorf("%d %s: drained %q", code, body, b.drained)
 	}
-	if code, body := f.call(t, "GET", "/v1/drains", ""); code != 200 || !holdsJSON(t, body, `"appId":"f00001bb","appName":"","connections":3`) {
+	if code, body := f.call(t, "GET", "/v1/drains", ""); code != 200 || !strings.Contains(body, `"appId":"f00001bb","appName":"","connections":3`) {
 		t.Errorf("%d %s", code, body)
 	}
 	if code, body := f.call(t, "DELETE", "/v1/drains/f00001bb", ""); code != 200 || b.drained != "" {
@@ -63,7 +64,7 @@ func TestDrains(t *testing.T) {
 func TestEjections(t *testing.T) {
 	b := &backend{}
 	f := newFixture(t, b, asIs)
-	if _, body := f.call(t, "GET", "/v1/servers", ""); !holdsJSON(t, body, `"ejectedUntil":null`) {
+	if _, body := f.call(t, "GET", "/v1/servers", ""); !strings.Contains(body, `"ejectedUntil":null`) {
 		t.Errorf("nothing is ejected: %s", body)
 	}
 	until := timestamppb.New(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
@@ -72,7 +73,7 @@ func TestEjections(t *testing.T) {
 		{Protocol: tcp, HostAddress: &typev1.SocketAddress{Ip: "10.0.2.15", Port: 40000}, Until: until},
 		{Protocol: tcp, HostAddress: &typev1.SocketAddress{Ip: "10.0.2.15", Port: 40001}}, // has failed, no more
 	}
-	if _, body := f.call(t, "GET", "/v1/servers", ""); !holdsJSON(t, body, `"ejectedUntil":"2030-01-01T00:00:00Z"`) {
+	if _, body := f.call(t, "GET", "/v1/servers", ""); !strings.Contains(body, `"ejectedUntil":"2030-01-01T00:00:00Z"`) {
 		t.Errorf("it is ejected: %s", body)
 	}
 	f.call(t, "GET", "/v1/explain?destination=1.1.1.1:80", "")

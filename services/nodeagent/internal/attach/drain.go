@@ -1,10 +1,12 @@
 package attach
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/services/nodeagent/internal/standing"
@@ -39,16 +41,14 @@ func (m *Manager) Wishes(id ax.AppID) standing.Wishes {
 
 // Drains returns the applications that are being drained, by id, and whether the node as a whole is.
 func (m *Manager) Drains() (drains []Drain, node bool) {
-	for _, app := range m.List() {
-		m.mu.Lock()
-		e := m.apps[app.ID]
-		if node = m.drained; e != nil && (e.Drained || node) {
-			drains = append(drains, Drain{App: app, Own: e.Drained})
-		}
-		m.mu.Unlock()
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for _, e := range m.apps {
+		if e.attached && (e.Drained || m.drained) {
+			drains = append(drains, Drain{App: e.App.App, Own: e.Drained})
+		}
+	}
+	slices.SortFunc(drains, func(a, b Drain) int { return cmp.Compare(a.ID, b.ID) })
 	return drains, m.drained
 }
 
@@ -128,11 +128,13 @@ func (s store) nodeDrained() bool {
 }
 
 func (s store) setNodeDrained(on bool) error {
-	err := os.Remove(s.drainPath())
+	var err error
 	if on {
 		err = os.WriteFile(s.drainPath(), nil, 0o600)
+	} else if err = os.Remove(s.drainPath()); errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return fmt.Errorf("note the drain of the node: %w", err)
 	}
 	return nil

@@ -42,7 +42,7 @@ func (s *Server) list(ctx context.Context, kinds kindSet) ([]listed, ax.Revision
 		if !ok || !kinds.has(id.kind) {
 			continue
 		}
-		if known, ok := s.table.record(id, kv.Revision); ok { // most are: it needn't be decoded again
+		if known, ok := s.table.record(id, kv); ok { // most are: it needn't be decoded again
 			out = append(out, listed{id: id, value: known.value, p: known.put.GetPut()})
 			continue
 		}

@@ -128,12 +128,12 @@ func (t *table) replace(id string, revision ax.Revision, list []change) {
 	t.moved()
 }
 
-// record returns a record as it was written at a revision, if that is how the table has it.
-func (t *table) record(id recordID, revision ax.Revision) (entry, bool) {
+// record returns the record of an entry of the store, if the table has it as it was written there.
+func (t *table) record(id recordID, kv store.KV) (entry, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	e, ok := t.records[id]
-	return e, ok && e.put.GetPut().GetRevision() == int64(revision)
+	return e, ok && e.put.GetPut().GetRevision() == int64(kv.Revision) && e.lease == kv.Lease
 }
 
 func sameRevision(a, b entry) bool {
