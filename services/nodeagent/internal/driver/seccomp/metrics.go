@@ -16,7 +16,9 @@ type Metrics struct {
 	PortsExhausted prometheus.Counter
 	Rejected       prometheus.Counter
 	UDPUnnumbered  prometheus.Counter
-	calls          [maxCall]*callMetrics // by number; nil for what is not intercepted
+
+	DatagramsRejected prometheus.Counter
+	calls             [maxCall]*callMetrics // by number; nil for what is not intercepted
 }
 
 const (
@@ -50,6 +52,9 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		Rejected: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "appswitch_nodeagent_connections_rejected_total", Help: "Connections to applications' host ports that nobody announced, and that were closed.",
 		}),
+		DatagramsRejected: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "appswitch_nodeagent_datagrams_rejected_total", Help: "Datagrams to applications' host ports from senders that nobody announced, and that were dropped.",
+		}),
 		UDPUnnumbered: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "appswitch_nodeagent_udp_unnumbered_total",
 			Help: "UDP sockets for which no descriptor number was free that the filter knows them by: what they do by sendmsg and recvmsg is not translated.",
@@ -66,7 +71,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	for nr, name := range callNames {
 		m.calls[nr] = &callMetrics{name: name, thread: thread.WithLabelValues(name), whole: whole.WithLabelValues(name)}
 	}
-	return m, errors.Join(r.Register(m.PortsExhausted), r.Register(m.Rejected), r.Register(m.UDPUnnumbered), r.Register(thread), r.Register(whole), r.Register(outcomes{m}))
+	return m, errors.Join(r.Register(m.PortsExhausted), r.Register(m.Rejected), r.Register(m.UDPUnnumbered), r.Register(m.DatagramsRejected), r.Register(thread), r.Register(whole), r.Register(outcomes{m}))
 }
 
 func (m *Metrics) of(nr int32) *callMetrics {

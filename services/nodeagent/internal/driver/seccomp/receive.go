@@ -118,17 +118,39 @@ func (t *task) receiveOne(c *call, fd int, s socktab.Socket, m *message, flags i
 	if n := min(m.ctlLen, maxControl); m.control != 0 && n > 0 {
 		hdr.Control, hdr.Controllen = &control[0], n
 	}
-	n, errno := sys.Recvmsg(fd, &hdr, flags&(unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_ERRQUEUE))
+	flags &= unix.MSG_PEEK | unix.MSG_TRUNC | unix.MSG_ERRQUEUE
+	n, from, errno := t.takeDatagram(fd, s, &hdr, room, flags)
 	if errno != 0 {
 		return 0, errno
 	}
 	data := t.buf[:min(n, room)]
+	t.showControl(s, control[:min(hdr.Controllen, maxControl)])
 	if errno := scatter(c, m.spans, data); errno != 0 {
 		return 0, errno
 	}
 	crashpoint.Here(crashpoint.DatagramReceived)
-	from := t.source(s, decodeReal(sa[:min(int(hdr.Namelen), len(sa))]), data)
 	return int64(n), t.returnHeader(c, s, m, from, &hdr, control[:min(hdr.Controllen, maxControl)])
+}
+
+// takeDatagram receives into t.buf what the application may see, and drops what comes before.
+func (t *task) takeDatagram(fd int, s socktab.Socket, hdr *unix.Msghdr, room, flags int) (n int, from netip.AddrPort, _ syscall.Errno) {
+	nameRoom, ctlRoom := hdr.Namelen, hdr.Controllen
+	for range maxRejected {
+		n, errno := sys.Recvmsg(fd, hdr, flags)
+		if errno != 0 {
+			return 0, from, errno
+		}
+		sa := unsafe.Slice(hdr.Name, nameRoom)
+		from, ok := t.sender(s, decodeReal(sa[:min(hdr.Namelen, nameRoom)]), t.buf[:min(n, room)])
+		if ok || flags&unix.MSG_ERRQUEUE != 0 {
+			return n, from, 0
+		}
+		if flags&unix.MSG_PEEK != 0 {
+			_, _ = sys.Recvmsg(fd, &unix.Msghdr{}, 0) // it is still there
+		}
+		hdr.Namelen, hdr.Controllen = nameRoom, ctlRoom
+	}
+	return 0, from, syscall.EAGAIN
 }
 
 func scatter(c *call, spans []span, data []byte) syscall.Errno {
@@ -140,19 +162,6 @@ func scatter(c *call, spans []span, data []byte) syscall.Errno {
 		data = data[n:]
 	}
 	return 0
-}
-
-// source is the virtual address from which a datagram came: the one that it was sent to, for an answer.
-func (t *task) source(s socktab.Socket, from netip.AddrPort, data []byte) netip.AddrPort {
-	if s.HostPeer.IsValid() && from == s.HostPeer {
-		return s.Peer
-	}
-	if from.IsValid() && from == t.names.addr {
-		if asked, ok := t.lookups.answered(s.Cookie, data); ok {
-			return asked
-		}
-	}
-	return from
 }
 
 // returnHeader stores the address, its length, ancillary data and flags where the call wants them.

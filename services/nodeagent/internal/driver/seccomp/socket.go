@@ -91,7 +91,7 @@ func (t *task) getsockname(c *call) {
 		if s.Local.IsValid() {
 			return s.Local, 0
 		}
-		return wildcardOf(s.Domain, 0), 0
+		return datagramName(fd, s), 0
 	})
 }
 
