@@ -23,6 +23,7 @@ const MaxSessions = 4096
 type Session struct {
 	Virtual  netip.AddrPort // of the other end, as the application knows it
 	Real     netip.AddrPort
+	Asked    netip.Addr     // virtual address of this end, as the other one knows it; invalid if it has not begun
 	Managed  bool        // the other end is a socket under AppSwitch
 	Revision ax.Revision // of the routes by which that was decided
 
@@ -124,37 +125,39 @@ func (t *Table) Forgotten() uint64 {
 // Sender tells from whom a datagram comes that a socket has received from a real address; here says that this is one of the
 // node. Not known: no socket under AppSwitch has announced to send there, by connecting or by a session of its own, and
 // neither has the receiver.
-func (t *Table) Sender(cookie uint64, from netip.AddrPort, here bool, now time.Time) (virtual netip.AddrPort, known bool) {
+func (t *Table) Sender(cookie uint64, from netip.AddrPort, here bool, now time.Time) (sender Session, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	sender = Session{Virtual: from, Real: from}
 	s := t.sockets[cookie]
 	if s == nil {
-		return from, false
+		return sender, false
 	}
 	if v := s.sessions.with(from); v != nil && !v.idle(now) {
 		v.used = now
-		return v.Virtual, true
+		return *v, true
 	}
 	if !here {
-		return from, false
+		return sender, false
 	}
 	for _, c := range t.udp[from.Port()] {
 		if c == s || !holds(c, from.Addr()) {
 			continue
 		}
-		virtual, known = c.seenBy(s)
+		var virtual netip.AddrPort
+		virtual, sender.Asked, known = c.seenBy(s)
 		if !known && now.Before(t.grace) {
 			known = true // an earlier agent may have known it
 		}
-		if !virtual.IsValid() {
-			virtual = from
+		if virtual.IsValid() {
+			sender.Virtual = virtual
 		}
-		if known {
-			t.converse(s, Session{Virtual: virtual, Real: from, Managed: true}, now)
+		if sender.Managed = true; known {
+			t.converse(s, sender, now)
 		}
-		return virtual, known
+		return sender, known
 	}
-	return from, false
+	return sender, false
 }
 
 // holds reports whether a UDP socket may have sent from a real address of the node.
@@ -162,27 +165,31 @@ func holds(s *Socket, from netip.Addr) bool {
 	return s.Host.Addr() == from || s.Host.Addr().IsUnspecified()
 }
 
-// seenBy returns the address of client c as server s is to see it, and whether c has announced to talk to s.
-func (c *Socket) seenBy(s *Socket) (netip.AddrPort, bool) {
+// seenBy returns the address of client c as server s is to see it, that of s as c knows it, and whether c has announced to
+// talk to s.
+func (c *Socket) seenBy(s *Socket) (virtual netip.AddrPort, asked netip.Addr, known bool) {
 	if c.HostPeer == s.Host && s.Host.IsValid() {
-		return c.Local, true
+		return c.Local, c.Peer.Addr(), true
 	}
 	v := c.sessions.with(s.Host)
 	if v == nil {
-		return c.Service, false
+		return c.Service, netip.Addr{}, false
 	}
 	if v.Virtual.Addr().IsLoopback() {
-		return netip.AddrPortFrom(v.Virtual.Addr(), c.Service.Port()), true
+		return netip.AddrPortFrom(v.Virtual.Addr(), c.Service.Port()), v.Virtual.Addr(), true
 	}
-	return c.Service, true
+	return c.Service, v.Virtual.Addr(), true
 }
 
 // Correspondent finds the UDP socket that an application may answer at a virtual address: one that has announced to talk to
-// any socket of the application.
+// any socket of the application, or one of its own on loopback.
 func (t *Table) Correspondent(app ax.AppID, virtual netip.AddrPort, now time.Time) (Socket, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, c := range t.udp[virtual.Port()] { // the port of one that no service stands for is the real one
+		if virtual.Addr().IsLoopback() && c.App == app { // a port that connecting, or sending, has given it
+			return *c, true
+		}
 		if c.Service != virtual {
 			continue
 		}

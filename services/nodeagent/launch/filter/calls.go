@@ -137,15 +137,27 @@ var readLevels = []rule{
 // forbiddenOptions would let an injected socket, which lives in the host's network namespace, choose its own way
 // through the host or take over addresses and connections, or see what is behind virtual ones. The last are refused as by a
 // kernel that doesn't have them: proxies ask for the original destination of every connection, and go on with getsockname.
+// Groups are refused as on a network without multicast: they would be the host's.
 var forbiddenOptions = map[label][]rule{
 	toSockLevel: {
 		{25, toPerm}, // SO_BINDTODEVICE
 		{36, toPerm}, // SO_MARK
 		{62, toPerm}, // SO_BINDTOIFINDEX
 	},
-	toIPLevel:   {{19, toPerm}}, // IP_TRANSPARENT
-	toIPv6Level: {{75, toPerm}}, // IPV6_TRANSPARENT
-	toTCPLevel:  {{19, toPerm}}, // TCP_REPAIR
+	toIPLevel: {
+		{19, toPerm},  // IP_TRANSPARENT
+		{35, toNoDev}, // IP_ADD_MEMBERSHIP
+		{39, toNoDev}, // IP_ADD_SOURCE_MEMBERSHIP
+		{42, toNoDev}, // MCAST_JOIN_GROUP
+		{46, toNoDev}, // MCAST_JOIN_SOURCE_GROUP
+	},
+	toIPv6Level: {
+		{75, toPerm},  // IPV6_TRANSPARENT
+		{20, toNoDev}, // IPV6_ADD_MEMBERSHIP
+		{42, toNoDev}, // MCAST_JOIN_GROUP
+		{46, toNoDev}, // MCAST_JOIN_SOURCE_GROUP
+	},
+	toTCPLevel: {{19, toPerm}}, // TCP_REPAIR
 
 	toGetSockLevel: {{28, toNoProtoOpt}}, // SO_PEERNAME
 	toGetIPLevel:   {{80, toNoProtoOpt}}, // SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST: the host's connection tracking

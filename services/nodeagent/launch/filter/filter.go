@@ -34,6 +34,7 @@ const (
 // The errors with which calls are refused.
 const (
 	ErrnoPerm        = 1  // EPERM
+	ErrnoNoDev       = 19 // ENODEV
 	ErrnoNoSys       = 38 // ENOSYS
 	ErrnoNoProtoOpt  = 92 // ENOPROTOOPT
 	ErrnoAFNoSupport = 97 // EAFNOSUPPORT
@@ -60,6 +61,7 @@ const (
 	toPerm
 	toNoSys
 	toNoProtoOpt
+	toNoDev
 	toAFNoSupport
 	toSocket     // by address family
 	toAddress    // notify if the fifth argument, an address, is given
@@ -149,6 +151,7 @@ func (a *assembler) checks(udpFrom uint32) {
 		{toNotify, RetNotify},
 		{toPerm, RetErrno(ErrnoPerm)},
 		{toNoSys, RetErrno(ErrnoNoSys)},
+		{toNoDev, RetErrno(ErrnoNoDev)},
 		{toNoProtoOpt, RetErrno(ErrnoNoProtoOpt)},
 		{toAFNoSupport, RetErrno(ErrnoAFNoSupport)},
 	} {

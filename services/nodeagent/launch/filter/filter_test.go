@@ -17,6 +17,7 @@ const (
 	notify       = filter.RetNotify
 	perm         = 0x00050000 | 1
 	noSys        = 0x00050000 | 38
+	noDev        = 0x00050000 | 19
 	notSupported = 0x00050000 | 97
 	noProtoOpt   = 0x00050000 | 92
 )
@@ -178,6 +179,12 @@ var calls = []call{
 	{"IP_TRANSPARENT", 54, 208, [6]uint64{3, 0, 19}, perm},
 	{"IPV6_V6ONLY", 54, 208, [6]uint64{3, 41, 26}, allow},
 	{"IPV6_TRANSPARENT", 54, 208, [6]uint64{3, 41, 75}, perm},
+	{"IP_ADD_MEMBERSHIP", 54, 208, [6]uint64{3, 0, 35}, noDev},
+	{"IP_DROP_MEMBERSHIP", 54, 208, [6]uint64{3, 0, 36}, allow},
+	{"IP_ADD_SOURCE_MEMBERSHIP", 54, 208, [6]uint64{3, 0, 39}, noDev},
+	{"MCAST_JOIN_GROUP", 54, 208, [6]uint64{3, 0, 42}, noDev},
+	{"MCAST_JOIN_GROUP, IPv6", 54, 208, [6]uint64{3, 41, 42}, noDev},
+	{"IPV6_ADD_MEMBERSHIP", 54, 208, [6]uint64{3, 41, 20}, noDev},
 	{"TCP_NODELAY", 54, 208, [6]uint64{3, 6, 1}, allow},
 	{"TCP_REPAIR", 54, 208, [6]uint64{3, 6, 19}, perm},
 	{"option 19 of SOL_SOCKET", 54, 208, [6]uint64{3, 1, 19}, allow},

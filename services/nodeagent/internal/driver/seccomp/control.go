@@ -44,22 +44,22 @@ func eachControl(b []byte, f func(level, typ int32, data []byte) syscall.Errno) 
 	return 0
 }
 
-// showControl makes virtual what received ancillary data says of local addresses.
-func (t *task) showControl(s socktab.Socket, control []byte) {
+// showControl makes virtual what received ancillary data says of local addresses. Asked is the one that the sender knows.
+func (t *task) showControl(s socktab.Socket, asked netip.Addr, control []byte) {
 	_ = eachControl(control, func(level, typ int32, data []byte) syscall.Errno {
 		switch {
 		case level == unix.IPPROTO_IP && typ == unix.IP_PKTINFO && len(data) >= sizePktinfo:
 			binary.NativeEndian.PutUint32(data, loopbackScope)
 			for _, at := range []int{offsetSpecDst, offsetPktAddr} {
-				show4(data[at:at+4], t.localOf(s, netip.AddrFrom4([4]byte(data[at:at+4]))))
+				show4(data[at:at+4], t.localOf(s, asked, netip.AddrFrom4([4]byte(data[at:at+4]))))
 			}
 		case level == unix.IPPROTO_IPV6 && typ == unix.IPV6_PKTINFO && len(data) >= sizePktinfo6:
-			ip := t.localOf(s, netip.AddrFrom16([16]byte(data[:16])).Unmap()).As16()
+			ip := t.localOf(s, asked, netip.AddrFrom16([16]byte(data[:16])).Unmap()).As16()
 			copy(data, ip[:])
 			binary.NativeEndian.PutUint32(data[offsetIfindex6:], loopbackScope)
 		case level == unix.IPPROTO_IP && typ == unix.IP_RECVORIGDSTADDR && len(data) >= 8:
 			binary.BigEndian.PutUint16(data[2:], s.Local.Port())
-			show4(data[4:8], t.localOf(s, netip.AddrFrom4([4]byte(data[4:8]))))
+			show4(data[4:8], t.localOf(s, asked, netip.AddrFrom4([4]byte(data[4:8]))))
 		}
 		return 0
 	})
@@ -73,10 +73,12 @@ func show4(into []byte, ip netip.Addr) {
 }
 
 // localOf is the virtual address of a socket behind the real one at which a datagram came in.
-func (t *task) localOf(s socktab.Socket, ip netip.Addr) netip.Addr {
+func (t *task) localOf(s socktab.Socket, asked, ip netip.Addr) netip.Addr {
 	switch {
 	case s.Foreign || ip != s.Host.Addr() && ip != t.d.cfg.NodeAddr:
 		return ip
+	case asked.IsValid():
+		return asked
 	case s.Bound.IsValid() && !s.Bound.Addr().IsUnspecified():
 		return s.Bound.Addr()
 	case ip.IsLoopback():
@@ -87,7 +89,7 @@ func (t *task) localOf(s socktab.Socket, ip netip.Addr) netip.Addr {
 
 // sentControl copies ancillary data to be sent, and makes it real. What needs a privilege that the agent has and the
 // application has not is refused.
-func (t *task) sentControl(c *call, s socktab.Socket, m *message) ([]byte, syscall.Errno) {
+func (t *task) sentControl(c *call, s socktab.Socket, dest netip.AddrPort, m *message) ([]byte, syscall.Errno) {
 	if m.control == 0 || m.ctlLen == 0 {
 		return nil, 0
 	}
@@ -98,10 +100,11 @@ func (t *task) sentControl(c *call, s socktab.Socket, m *message) ([]byte, sysca
 	if errno := sys.ReadMemory(int(c.tid), m.control, b); errno != 0 {
 		return nil, errno
 	}
-	return b, eachControl(b, func(level, typ int32, data []byte) syscall.Errno { return t.sendControl(s, level, typ, data) })
+	own := func(ip netip.Addr) bool { return t.own(s, dest, ip) }
+	return b, eachControl(b, func(level, typ int32, data []byte) syscall.Errno { return sendControl(own, level, typ, data) })
 }
 
-func (t *task) sendControl(s socktab.Socket, level, typ int32, data []byte) syscall.Errno {
+func sendControl(own func(netip.Addr) bool, level, typ int32, data []byte) syscall.Errno {
 	switch level {
 	case unix.SOL_SOCKET:
 		switch typ {
@@ -116,7 +119,7 @@ func (t *task) sendControl(s socktab.Socket, level, typ int32, data []byte) sysc
 	case unix.IPPROTO_IP:
 		switch typ {
 		case unix.IP_PKTINFO:
-			return t.sendFrom4(s, data)
+			return sendFrom4(own, data)
 		case unix.IP_TTL, unix.IP_TOS:
 			return 0
 		case unix.IP_RETOPTS:
@@ -126,7 +129,7 @@ func (t *task) sendControl(s socktab.Socket, level, typ int32, data []byte) sysc
 	case unix.IPPROTO_IPV6:
 		switch typ {
 		case unix.IPV6_PKTINFO, unix.IPV6_2292PKTINFO:
-			return t.sendFrom6(s, data)
+			return sendFrom6(own, data)
 		case unix.IPV6_HOPLIMIT, unix.IPV6_2292HOPLIMIT, unix.IPV6_TCLASS, unix.IPV6_DONTFRAG:
 			return 0
 		}
@@ -135,29 +138,38 @@ func (t *task) sendControl(s socktab.Socket, level, typ int32, data []byte) sysc
 	return 0 // of UDP (UDP_SEGMENT), or ignored by the kernel
 }
 
-// own reports whether an address is one from which the application may send: none, or its own. The socket has the real one.
-func (t *task) own(s socktab.Socket, ip netip.Addr) bool {
-	return ip.IsUnspecified() || ip.IsLoopback() || ip == t.app.Addr || ip == s.Bound.Addr()
+// own reports whether an address is one from which the application may send: none, its own, or the one at which it was
+// asked. The socket has the real one.
+func (t *task) own(s socktab.Socket, dest netip.AddrPort, ip netip.Addr) bool {
+	if ip.IsUnspecified() || ip.IsLoopback() || ip == t.app.Addr || ip == s.Bound.Addr() {
+		return true
+	}
+	session, ok := t.d.deps.Table.Session(s.Cookie, dest, now())
+	return ok && session.Asked == ip
 }
 
-func (t *task) sendFrom4(s socktab.Socket, data []byte) syscall.Errno {
+func sendFrom4(own func(netip.Addr) bool, data []byte) syscall.Errno {
 	if len(data) != sizePktinfo {
 		return syscall.EINVAL
 	}
-	if !t.own(s, netip.AddrFrom4([4]byte(data[offsetSpecDst:offsetPktAddr]))) {
-		return syscall.EINVAL
+	if !own(netip.AddrFrom4([4]byte(data[offsetSpecDst:offsetPktAddr]))) {
+		return syscall.ENETUNREACH
 	}
 	clear(data)
 	return 0
 }
 
-func (t *task) sendFrom6(s socktab.Socket, data []byte) syscall.Errno {
+func sendFrom6(own func(netip.Addr) bool, data []byte) syscall.Errno {
 	if len(data) < sizePktinfo6 {
 		return syscall.EINVAL
 	}
-	if !t.own(s, netip.AddrFrom16([16]byte(data[:16])).Unmap()) {
-		return syscall.EINVAL
+	ip := netip.AddrFrom16([16]byte(data[:16]))
+	if !own(ip.Unmap()) {
+		return syscall.ENETUNREACH
 	}
 	clear(data)
+	if ip.Is4In6() { // still of that family
+		data[10], data[11] = 0xff, 0xff
+	}
 	return 0
 }

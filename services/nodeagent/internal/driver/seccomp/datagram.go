@@ -106,24 +106,25 @@ func serves(s socktab.Socket) bool {
 
 // sender tells from whom a datagram comes, as the application is to see it, and whether it may see it at all: a server's
 // real address is no open door, so what comes to it must have been announced. A client may hear from anybody, as natively.
-func (t *task) sender(s socktab.Socket, from netip.AddrPort, data []byte) (netip.AddrPort, bool) {
+// Asked is the socket's own address as the sender knows it, if that is known.
+func (t *task) sender(s socktab.Socket, from netip.AddrPort, data []byte) (virtual netip.AddrPort, asked netip.Addr, ok bool) {
 	switch {
 	case !from.IsValid() || s.Foreign:
-		return from, true
+		return from, asked, true
 	case s.HostPeer.IsValid() && from == s.HostPeer:
-		return s.Peer, true
+		return s.Peer, asked, true
 	case from == t.names.addr:
-		if asked, ok := t.lookups.answered(s.Cookie, data); ok {
-			return asked, true
+		if nameserver, ok := t.lookups.answered(s.Cookie, data); ok {
+			return nameserver, asked, true
 		}
 	}
 	here := from.Addr() == t.d.cfg.NodeAddr || from.Addr().IsLoopback()
-	virtual, known := t.d.deps.Table.Sender(s.Cookie, from, here, now())
+	session, known := t.d.deps.Table.Sender(s.Cookie, from, here, now())
 	if !known && serves(s) {
 		t.d.deps.Metrics.DatagramsRejected.Inc()
-		return virtual, false
+		return from, asked, false
 	}
-	return virtual, true
+	return session.Virtual, session.Asked, true
 }
 
 // publishDatagram makes the service of a UDP socket known that was bound to a port of the program's choice. It begins with
@@ -167,6 +168,9 @@ func (t *task) disconnected(fd int, s socktab.Socket) {
 	t.d.deps.Table.Update(s.Cookie, func(s *socktab.Socket) {
 		if host.Port() == 0 {
 			s.Host, s.Local = netip.AddrPort{}, netip.AddrPort{}
+			if s.Bound.IsValid() {
+				s.Local = netip.AddrPortFrom(s.Bound.Addr(), 0)
+			}
 		} else {
 			s.Host = host
 		}

@@ -158,7 +158,7 @@ func (t *task) sendOne(c *call, fd int, s socktab.Socket, m *message, flags int)
 	if errno != 0 {
 		return 0, errno
 	}
-	control, errno := t.sentControl(c, s, m)
+	control, errno := t.sentControl(c, s, dest, m)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -191,7 +191,7 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (dest 
 	if errno != 0 {
 		return dest, to, errno
 	}
-	sa, errno := procmem.ParseSockaddr(raw)
+	sa, errno := receiver(s.Domain, raw)
 	if errno == 0 && (s.Domain != unix.AF_INET6 || sa.Family != unix.AF_INET) { // udpv6_sendmsg takes AF_INET too
 		errno = checkFamily(s.Domain, fd, sa)
 	}
@@ -205,6 +205,27 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (dest 
 	}
 	t.logDatagram(dest, &to)
 	return dest, to, to.errno
+}
+
+// receiver decodes the address of a datagram, with the errno of udp_sendmsg and udpv6_sendmsg.
+func receiver(domain int, raw []byte) (procmem.Sockaddr, syscall.Errno) {
+	if domain == unix.AF_INET {
+		if len(raw) < procmem.SizeInet4 {
+			return procmem.Sockaddr{}, syscall.EINVAL
+		}
+		switch binary.NativeEndian.Uint16(raw) {
+		case unix.AF_INET:
+		case unix.AF_UNSPEC:
+			binary.NativeEndian.PutUint16(raw, unix.AF_INET)
+		default:
+			return procmem.Sockaddr{}, syscall.EAFNOSUPPORT
+		}
+	}
+	sa, errno := procmem.ParseSockaddr(raw)
+	if errno == 0 && sa.Addr.IsValid() && sa.Addr.Port() == 0 {
+		errno = syscall.EINVAL
+	}
+	return sa, errno
 }
 
 // gather copies a datagram out of the caller's memory. The copy is valid until the next one.
