@@ -41,7 +41,7 @@ type Socket struct {
 	HostPeer netip.AddrPort // real peer of an outgoing connection to an endpoint: the server's agent asks for it
 
 	Bound   netip.AddrPort // virtual address that bind(2) set, if it did
-	Service netip.AddrPort // virtual address of the endpoint that stands for it in the service table, if Published
+	Service netip.AddrPort // virtual address of the endpoint that stands for it in the service table, if Published; over UDP also at which others see a client
 
 	Reuse     Reuse
 	V6Only    bool
@@ -55,6 +55,7 @@ type Socket struct {
 	admitted bool      // the server's accept has asked for this outgoing connection
 	ghost    time.Time // when a closed outgoing connection is forgotten; zero while it is open
 	scope    *Scope    // loopback that it belongs to, while bound
+	sessions *sessions // of a UDP socket; the table's lock guards them
 }
 
 // Reuse holds the options that let several sockets share an address.
@@ -72,6 +73,9 @@ func (s *Socket) Disconnect() {
 		s.State = Bound
 	}
 }
+
+// Serves reports whether an endpoint in the service table stands for the socket.
+func (s *Socket) Serves() bool { return s.Published && (s.State == Listening || s.Proto == ax.UDP) }
 
 // Outgoing reports whether the socket connects to an endpoint under AppSwitch, whose agent will ask who it is.
 func (s *Socket) Outgoing() bool {
