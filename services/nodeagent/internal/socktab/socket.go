@@ -44,7 +44,7 @@ type Socket struct {
 	Service netip.AddrPort // virtual address of the endpoint that stands for it in the service table, if Published
 
 	Reuse     Reuse
-	V6Only    bool
+	V6Only    bool // the application has set IPV6_V6ONLY; the real socket has it only if Host is an IPv6 address
 	Foreign   bool // made outside AppSwitch: its addresses are real
 	Pooled    bool // Host's port came from the port pool
 	Published bool
@@ -87,6 +87,9 @@ func overlaps(a, b *Socket) bool {
 	}
 	return aa.IsUnspecified() || bb.IsUnspecified() || aa == bb
 }
+
+// Serves reports whether the address is one of those that a socket is bound to, going by the family alone.
+func (s *Socket) Serves(a netip.Addr) bool { return servesFamily(s, a) }
 
 // servesFamily reports whether socket s can hold or receive address a: IPv4 on AF_INET and on dual-stack AF_INET6.
 func servesFamily(s *Socket, a netip.Addr) bool {

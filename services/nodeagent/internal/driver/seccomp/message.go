@@ -182,7 +182,7 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (to, a
 	}
 	sa, errno := procmem.ParseSockaddr(raw)
 	if errno == 0 && (s.Domain != unix.AF_INET6 || sa.Family != unix.AF_INET) { // udpv6_sendmsg takes AF_INET too
-		errno = checkFamily(s.Domain, fd, sa)
+		errno = checkFamily(&s, fd, sa)
 	}
 	if errno != 0 {
 		return to, asked, errno
@@ -195,6 +195,7 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (to, a
 	if target.reason == ax.ReasonDNS {
 		asked = dest
 	}
+	t.openTo4(fd, &s, target.addr.Addr())
 	t.logDatagram(dest, &target)
 	return target.addr, asked, target.errno
 }
