@@ -15,6 +15,13 @@ def stream(address, only6):
     return s
 
 
+def check(s, only6):
+    """The option stays as it was set."""
+    if s.family == socket.AF_INET6:
+        got = s.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), s.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 2)
+        assert got == (len(only6), bytes([len(only6), 0])), got
+
+
 def text(name):
     if len(name) == 4:  # an IPv6 one: flow information and scope are always 0
         assert name[2:] == (0, 0), name
@@ -27,6 +34,7 @@ def serve(address, port, *only6):
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind((address, int(port)))
     s.listen()
+    check(s, only6)
     while True:
         conn, peer = s.accept()
         conn.sendall(f'{text(conn.getsockname())} {text(peer)}'.encode())
@@ -38,6 +46,7 @@ def ask(address, port, *only6):
     s = stream(address, only6)
     s.settimeout(20)
     s.connect((address, int(port)))
+    check(s, only6)
     print(text(s.getsockname()), text(s.getpeername()), sep='\n')
     print(s.recv(1000).decode())
 

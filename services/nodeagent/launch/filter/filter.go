@@ -70,6 +70,7 @@ const (
 	toGetsockopt // by level and name
 	toGetSockLevel
 	toGetIPLevel
+	toGetIPv6Level
 	fixedLabels
 )
 
@@ -114,7 +115,7 @@ func (a *assembler) checks() {
 	a.jump(opEqual, 0, toAllow, toNotify)
 
 	a.options(toSetsockopt, levels, toSockLevel, toIPLevel, toIPv6Level, toTCPLevel)
-	a.options(toGetsockopt, readLevels, toGetSockLevel, toGetIPLevel)
+	a.options(toGetsockopt, readLevels, toGetSockLevel, toGetIPLevel, toGetIPv6Level)
 
 	for _, v := range []struct {
 		at  label

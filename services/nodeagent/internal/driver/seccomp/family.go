@@ -1,7 +1,9 @@
 package seccomp
 
 import (
+	"encoding/binary"
 	"net/netip"
+	"syscall"
 
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/internal/sys"
@@ -74,6 +76,36 @@ func fit(p socktab.Peer, domain int, client, server netip.AddrPort) socktab.Peer
 // only6 reports whether a socket takes IPv6 alone, as its application knows it.
 func only6(fd int, s *socktab.Socket) bool {
 	return s.Domain == unix.AF_INET6 && (s.V6Only || v6only(fd))
+}
+
+// getsockopt shows IPV6_V6ONLY, the one option that the filter hands over, as the application has set it.
+func (t *task) getsockopt(c *call) {
+	fd, s, kind, errno := t.lookup(c)
+	if errno == 0 && kind == managed {
+		sys.Close(fd)
+	}
+	switch {
+	case errno != 0:
+		t.fail(c, errno)
+		return
+	case kind == unrelated || s.Domain != unix.AF_INET6 || !s.V6Only:
+		t.pass(c) // the kernel knows as much
+		return
+	}
+	room, errno := c.task().ReadUint32(c.args[4])
+	if errno == 0 && int32(room) < 0 {
+		errno = syscall.EINVAL
+	}
+	if errno == 0 && t.waits(c) {
+		var value, size [4]byte
+		binary.NativeEndian.PutUint32(value[:], 1)
+		n := min(int(room), len(value))
+		binary.NativeEndian.PutUint32(size[:], uint32(n))
+		errno = sys.WriteMemory2(int(c.tid), c.args[3], value[:n], c.args[4], size[:])
+	} else if errno == 0 {
+		return
+	}
+	t.fail(c, errno)
 }
 
 // openTo4 lets a socket that takes IPv6 alone use a real address that is IPv4. From then on the table knows what the
