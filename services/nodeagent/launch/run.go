@@ -77,7 +77,7 @@ func become(o options.Run, program string, who *user, b backend) error {
 		}
 	}
 	if entered.net {
-		if err := configureNetwork(p.welcome.IP, o.Interface); err != nil {
+		if err := configureNetwork([]string{p.welcome.IP, p.welcome.Second}, o.Interface); err != nil {
 			return err
 		}
 	}

@@ -44,7 +44,7 @@ type Socket struct {
 	Service netip.AddrPort // virtual address of the endpoint that stands for it in the service table, if Published; over UDP also at which others see a client
 
 	Reuse     Reuse
-	V6Only    bool
+	V6Only    bool // the application has set IPV6_V6ONLY; the real socket has it only if Host is an IPv6 address
 	Foreign   bool // made outside AppSwitch: its addresses are real
 	Pooled    bool // Host's port came from the port pool
 	Published bool
@@ -86,14 +86,15 @@ func (s *Socket) Outgoing() bool {
 // addresses, or a wildcard of a family that the other one serves.
 func overlaps(a, b *Socket) bool {
 	aa, bb := a.Bound.Addr(), b.Bound.Addr()
-	if !servesFamily(a, bb) && !servesFamily(b, aa) {
+	if !a.Takes(bb) && !b.Takes(aa) {
 		return false
 	}
 	return aa.IsUnspecified() || bb.IsUnspecified() || aa == bb
 }
 
-// servesFamily reports whether socket s can hold or receive address a: IPv4 on AF_INET and on dual-stack AF_INET6.
-func servesFamily(s *Socket, a netip.Addr) bool {
+// Takes reports whether the socket can hold or receive an address, going by the family alone: IPv4 on AF_INET and on
+// dual-stack AF_INET6.
+func (s *Socket) Takes(a netip.Addr) bool {
 	v4 := a.Unmap().Is4()
 	switch {
 	case s.Bound.Addr().Is4():

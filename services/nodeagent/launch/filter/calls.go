@@ -127,11 +127,12 @@ var levels = []rule{
 	{6, toTCPLevel},   // IPPROTO_TCP
 }
 
-// readLevels are the levels of getsockopt that have options which tell the real addresses of a connection.
+// readLevels are the levels of getsockopt that have options which tell the real addresses of a connection, or of which the agent
+// knows the application's value.
 var readLevels = []rule{
-	{1, toGetSockLevel}, // SOL_SOCKET
-	{0, toGetIPLevel},   // IPPROTO_IP
-	{41, toGetIPLevel},  // IPPROTO_IPV6
+	{1, toGetSockLevel},  // SOL_SOCKET
+	{0, toGetIPLevel},    // IPPROTO_IP
+	{41, toGetIPv6Level}, // IPPROTO_IPV6
 }
 
 // forbiddenOptions would let an injected socket, which lives in the host's network namespace, choose its own way
@@ -160,5 +161,9 @@ var forbiddenOptions = map[label][]rule{
 	toTCPLevel: {{19, toPerm}}, // TCP_REPAIR
 
 	toGetSockLevel: {{28, toNoProtoOpt}}, // SO_PEERNAME
-	toGetIPLevel:   {{80, toNoProtoOpt}}, // SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST: the host's connection tracking
+	toGetIPLevel:   {{80, toNoProtoOpt}}, // SO_ORIGINAL_DST: the host's connection tracking
+	toGetIPv6Level: {
+		{80, toNoProtoOpt}, // IP6T_SO_ORIGINAL_DST
+		{26, toNotify},     // IPV6_V6ONLY: the real socket may be open to IPv4
+	},
 }

@@ -73,6 +73,7 @@ const (
 	toGetsockopt // by level and name
 	toGetSockLevel
 	toGetIPLevel
+	toGetIPv6Level
 	toUDP      // notify if the first argument, a descriptor, is one of the numbers of UDP sockets
 	toSendmsg  // the same, but TCP Fast Open, which connects, is notified on any
 	toSendmmsg // the same, with the flags in another place
@@ -126,7 +127,7 @@ func (a *assembler) checks(udpFrom uint32) {
 	a.jump(opEqual, 0, toAllow, toNotify)
 
 	a.options(toSetsockopt, levels, toSockLevel, toIPLevel, toIPv6Level, toTCPLevel)
-	a.options(toGetsockopt, readLevels, toGetSockLevel, toGetIPLevel)
+	a.options(toGetsockopt, readLevels, toGetSockLevel, toGetIPLevel, toGetIPv6Level)
 
 	plain := a.label()
 	a.mark(toSendmsg)

@@ -195,6 +195,9 @@ var calls = []call{
 	{"SO_ORIGINAL_DST", 55, 209, [6]uint64{3, 0, 80}, noProtoOpt},
 	{"SO_ORIGINAL_DST, upper halves", 55, 209, [6]uint64{3, high, high | 80}, noProtoOpt},
 	{"IP6T_SO_ORIGINAL_DST", 55, 209, [6]uint64{3, 41, 80}, noProtoOpt},
+	{"get IPV6_V6ONLY", 55, 209, [6]uint64{3, 41, 26}, notify},
+	{"get IPV6_RECVERR", 55, 209, [6]uint64{3, 41, 25}, allow},
+	{"get IP option 26", 55, 209, [6]uint64{3, 0, 26}, allow},
 	{"TCP_INFO", 55, 209, [6]uint64{3, 6, 11}, allow},
 
 	{"io_uring_setup", 425, 425, [6]uint64{}, noSys},

@@ -132,11 +132,16 @@ func (t *task) sender(s socktab.Socket, from netip.AddrPort, data []byte) (virtu
 func (t *task) publishDatagram(cookie uint64) {
 	var endpoint ax.Endpoint
 	t.d.deps.Table.Update(cookie, func(s *socktab.Socket) {
-		s.Service = netip.AddrPortFrom(t.app.Addr, s.Local.Port())
-		if s.Local.Addr().IsLoopback() {
+		ip := serviceAddr(t.app.Addr, t.d.cfg.NodeAddr, s)
+		switch {
+		case ip.IsValid():
+			s.Service = netip.AddrPortFrom(ip, s.Local.Port())
+		case s.Local.Addr().IsLoopback():
 			s.Service = s.Local
+		default:
+			s.Service = netip.AddrPortFrom(t.app.Addr, s.Local.Port())
 		}
-		if s.Foreign || !s.Pooled || s.Local.Addr().IsLoopback() || !s.Host.Addr().Is4() || s.Peer.IsValid() {
+		if s.Foreign || !s.Pooled || !ip.IsValid() || s.Peer.IsValid() {
 			return
 		}
 		s.Published = true

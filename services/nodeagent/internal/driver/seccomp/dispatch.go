@@ -30,6 +30,8 @@ func (t *task) dispatch(c *call) {
 		t.getsockname(c)
 	case unix.SYS_GETPEERNAME:
 		t.getpeername(c)
+	case unix.SYS_GETSOCKOPT:
+		t.getsockopt(c)
 	case unix.SYS_SENDTO:
 		t.sendto(c)
 	case unix.SYS_RECVFROM:

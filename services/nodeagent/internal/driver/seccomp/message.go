@@ -193,7 +193,7 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (dest 
 	}
 	sa, errno := receiver(s.Domain, raw)
 	if errno == 0 && (s.Domain != unix.AF_INET6 || sa.Family != unix.AF_INET) { // udpv6_sendmsg takes AF_INET too
-		errno = checkFamily(s.Domain, fd, sa)
+		errno = checkFamily(&s, fd, sa)
 	}
 	if errno != 0 {
 		return dest, to, errno
@@ -203,6 +203,7 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (dest 
 	if !ok {
 		return dest, to, syscall.ENETDOWN
 	}
+	t.openTo4(fd, &s, to.addr.Addr())
 	t.logDatagram(dest, &to)
 	return dest, to, to.errno
 }
