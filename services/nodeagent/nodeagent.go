@@ -308,7 +308,7 @@ func (s *Service) resync() {
 		return
 	}
 	for _, sock := range before {
-		if sock.State != socktab.Fresh && !alive[sock.Cookie] {
+		if sock.Gone(func(cookie uint64) bool { return alive[cookie] }) {
 			s.socketClosed(sock.Cookie)
 		}
 	}
