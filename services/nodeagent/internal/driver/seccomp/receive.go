@@ -151,8 +151,17 @@ func (t *task) source(s socktab.Socket, from netip.AddrPort, data []byte) netip.
 		if asked, ok := t.lookups.answered(s.Cookie, data); ok {
 			return asked
 		}
+		return t.nameserver() // asked through an agent that died
 	}
 	return from
+}
+
+// nameserver is the first one that the application knows.
+func (t *task) nameserver() netip.AddrPort {
+	if len(t.app.Nameservers) > 0 {
+		return netip.AddrPortFrom(t.app.Nameservers[0], dnsPort)
+	}
+	return netip.AddrPortFrom(loopback4, dnsPort)
 }
 
 // returnHeader stores the address, its length, ancillary data and flags where the call wants them.
