@@ -5,8 +5,8 @@
 # time the others run for that, not guided: their binaries are those of the unit tests then, and building them with
 # coverage takes longer than the short time is worth. Without one they are treated alike.
 #
-# As many run at once as there are processors, and only when nobody else wants one: CI runs this beside the whole-system
-# tests. What a target finds is written into its package's testdata/fuzz, where `go test` runs it from then on: fix the
+# As many run at once as there are processors, and only when nobody else wants one: CI runs this, with two times and twice as
+# many at once, beside the whole-system tests. What a target finds is written into its package's testdata/fuzz, where `go test` runs it from then on: fix the
 # code, and commit the file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,5 +51,7 @@ export -f run one
 
 count=$(targets | wc -l)
 [ "$count" -gt 0 ] || { echo "no fuzz targets found" >&2; exit 1; }
-echo "$count fuzz targets"
-targets | chrt --idle 0 xargs -P "$(nproc)" -L 1 bash -c 'one "$0" "$1"'
+jobs=$(nproc)
+[ -z "$OTHERS" ] || jobs=$((2 * jobs))
+echo "$count fuzz targets, $jobs at once"
+targets | chrt --idle 0 xargs -P "$jobs" -L 1 bash -c 'one "$0" "$1"'
