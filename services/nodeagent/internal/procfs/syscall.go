@@ -34,10 +34,15 @@ func SyscallOf(tid int) (Syscall, error) {
 	if err != nil {
 		return Syscall{}, fmt.Errorf("system call of thread %d: %w", tid, err)
 	}
-	at, err := os.ReadFile(dir + "/wchan")
-	// "0" is a kernel that doesn't tell. Compilers append to the names of functions that they have changed.
-	s.Notified = err != nil || string(at) == "0" || bytes.HasPrefix(at, []byte(notifiedAt))
+	s.Notified = notified(dir + "/wchan")
 	return s, nil
+}
+
+// notified reads where in the kernel a thread sleeps. "0" is a kernel that doesn't tell; compilers append to the names of
+// functions that they have changed.
+func notified(wchan string) bool {
+	at, err := os.ReadFile(wchan)
+	return err != nil || string(at) == "0" || bytes.HasPrefix(at, []byte(notifiedAt))
 }
 
 // parseSyscall reads proc_pid_syscall(5).
