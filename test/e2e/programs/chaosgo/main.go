@@ -138,8 +138,11 @@ func ask(address, id string, n int64) error {
 	_ = conn.SetDeadline(began.Add(patience))
 	fmt.Fprintf(conn, "%d\n", n)
 	answer, err := bufio.NewReader(conn).ReadString('\n')
-	if want := fmt.Sprintf("%s %d\n", id, n); err != nil || answer != want {
-		return fmt.Errorf("%s after %v: answer %q, want %q: %v", address, time.Since(began), answer, want, err)
+	if want := fmt.Sprintf("%s %d\n", id, n); err == nil && answer != want {
+		err = fmt.Errorf("answer %q, want %q", answer, want)
+	}
+	if err != nil {
+		return fmt.Errorf("%s after %v: %w", address, time.Since(began), err)
 	}
 	return nil
 }
