@@ -32,7 +32,7 @@ MAINS    := $(sort $(dir $(wildcard cmd/*/main.go services/*/cmd/*/main.go)))
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: ARCH=arm64 (build, install), PREFIX=$(PREFIX) DESTDIR= (install), KEEP=1 (demo), RUN=regexp SHAPE=shape (e2e)"
+	@echo "Variables: ARCH=arm64 (build, install), PREFIX=$(PREFIX) DESTDIR= (install), KEEP=1 (demo), RUN=regexp SHAPE=shape (e2e), FUZZTIME=1m (fuzz)"
 
 .PHONY: demo
 demo: ## show AppSwitch with real programs on this machine (root; KEEP=1 leaves it running)
@@ -62,7 +62,8 @@ install: build ## install to $(DESTDIR)$(PREFIX)/bin, with the link ax
 test: ## install what the tests need (apt), then run all of them (root)
 	@scripts/provision.sh test
 	@$(MAKE) --no-print-directory cross
-	@scripts/test.sh vet unit race-pure e2e
+	@scripts/test.sh vet unit race-pure
+	@scripts/test.sh fuzz & fuzz=$$!; scripts/test.sh e2e || status=$$?; wait $$fuzz || status=$$?; exit $${status:-0}
 
 .PHONY: unit
 unit: ## run the tests of every module, without the whole-system tests
@@ -75,6 +76,14 @@ race: ## run the tests of every module with the race detector
 .PHONY: e2e
 e2e: build ## run the whole-system tests with real programs (root; RUN=regexp, SHAPE=daemon|processes|pairs)
 	@RUN='$(RUN)' SHAPE='$(SHAPE)' scripts/test.sh e2e
+
+.PHONY: chaos
+chaos: build ## kill every daemon again and again under load, 50 times the agent (root; CHAOS_SEED=n, SHAPE=processes|pairs)
+	@CHAOS=full CHAOS_SEED='$(CHAOS_SEED)' RUN='^TestChaos$$' SHAPE='$(SHAPE)' scripts/test.sh e2e
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target (FUZZTIME=1m each)
+	@FUZZTIME='$(or $(FUZZTIME),1m)' FUZZTIME_OTHERS= scripts/test.sh fuzz
 
 .PHONY: bench
 bench: build ## compare native programs with the same under `ax run` (root)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs parts of the test suite, in the order given: scripts/test.sh vet unit race race-pure e2e bench
+# Runs parts of the test suite, in the order given: scripts/test.sh vet unit race race-pure fuzz e2e bench
 #
 # `work` is every module of go.work. What carries the build tag e2e or bench needs root and the binaries of `make build`,
 # and has the machine for itself: it runs after the rest, one test after the other.
@@ -26,6 +26,8 @@ for part in "$@"; do
     unit) go test -count=1 -timeout=10m work ;;
     race) CGO_ENABLED=1 go test -race -timeout=20m work ;;
     race-pure) pure_packages | CGO_ENABLED=1 xargs -r go test -race -timeout=10m ;;
+    # What decodes programs' memory runs for FUZZTIME; the rest, whose input comes from elsewhere, for a moment.
+    fuzz) scripts/fuzz.sh "${FUZZTIME:-1m}" "${FUZZTIME_OTHERS-3s}" ;;
     e2e)
         as_root e2e
         # SHAPE divides AppSwitch into processes (test/e2e/harness/shape.go); empty: all of it as ax daemon, the core in all shapes.
@@ -36,7 +38,7 @@ for part in "$@"; do
         go test -tags=bench -count=1 -timeout=30m -v ${RUN:+-run="$RUN"} ./test/bench/...
         ;;
     *)
-        echo "no such part: $part (vet, unit, race, race-pure, e2e, bench)" >&2
+        echo "no such part: $part (vet, unit, race, race-pure, fuzz, e2e, bench)" >&2
         exit 2
         ;;
     esac

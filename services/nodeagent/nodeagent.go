@@ -239,12 +239,17 @@ func (s *Service) restore() error {
 	return nil
 }
 
-// openSockets lists the cookies of the host's sockets. It looks twice: where others come and go meanwhile the kernel may
-// leave one out, and one that is left out counts as closed.
+// openSockets lists the cookies of the host's sockets that some process has open. What the kernel still lists of a closed
+// one, in TIME_WAIT for instance, has the same cookie and no inode; its end will not be reported. It looks twice: where
+// others come and go meanwhile the kernel may leave one out, and one that is left out counts as closed.
 func openSockets() (map[uint64]bool, error) {
 	open := map[uint64]bool{}
 	for range 2 {
-		if err := sockdiag.Dump(func(d sockdiag.Sock) { open[d.Cookie] = true }); err != nil {
+		if err := sockdiag.Dump(func(d sockdiag.Sock) {
+			if d.Inode != 0 {
+				open[d.Cookie] = true
+			}
+		}); err != nil {
 			return nil, fmt.Errorf("list sockets: %w", err)
 		}
 	}
@@ -308,7 +313,7 @@ func (s *Service) resync() {
 		return
 	}
 	for _, sock := range before {
-		if sock.State != socktab.Fresh && !alive[sock.Cookie] {
+		if sock.Gone(func(cookie uint64) bool { return alive[cookie] }) {
 			s.socketClosed(sock.Cookie)
 		}
 	}

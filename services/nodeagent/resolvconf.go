@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"appswitch.io/internal/host"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
+
+// lookupAttempts is how often a program asks: a lookup that the agent has received, and not answered, when it is killed is
+// lost, as datagrams are, and the usual two could meet two such kills. glibc takes no more than five.
+const lookupAttempts = "attempts:5"
 
 // writeResolvConf writes what stands in for an application's /etc/resolv.conf: a nameserver on its own loopback, which
 // the driver leads to the resolver, and the domain of the cluster ahead of the host's own search list, so that a bare
@@ -24,8 +29,12 @@ func (s *Service) writeResolvConf() error {
 	if err := os.MkdirAll(s.cfg.RunDir, 0o755); err != nil {
 		return host.DirError("--run-dir", err)
 	}
+	want := resolvConf(own, s.cfg.DNSDomain)
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, want) {
+		return nil // who reads it now must not find it empty
+	}
 	// Written in place: applications have this very file mounted.
-	if err := os.WriteFile(path, resolvConf(own, s.cfg.DNSDomain), 0o644); err != nil {
+	if err := os.WriteFile(path, want, 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
@@ -44,11 +53,12 @@ func resolvConf(host []byte, domain string) []byte {
 			options = append(options, fields[1:]...)
 		}
 	}
+	if !slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "attempts:") }) {
+		options = append(options, lookupAttempts)
+	}
 	var out bytes.Buffer
 	out.WriteString("# Name lookups of this program go to AppSwitch.\nnameserver 127.0.0.1\n")
 	fmt.Fprintf(&out, "search %s\n", strings.Join(search, " "))
-	if len(options) > 0 {
-		fmt.Fprintf(&out, "options %s\n", strings.Join(options, " "))
-	}
+	fmt.Fprintf(&out, "options %s\n", strings.Join(options, " "))
 	return out.Bytes()
 }

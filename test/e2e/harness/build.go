@@ -61,6 +61,17 @@ func (l *Lab) MuslProgram(name string) string {
 	return out
 }
 
+// CProgram builds one of the tests' own C programs with the system's C library and returns its name.
+func (l *Lab) CProgram(name string) string {
+	l.t.Helper()
+	out := l.Path("bin", name+"-libc")
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	l.build(nil, "gcc", "-Wall", "-Werror", "-O1", "-o", out, filepath.Join(programs, name+".c"))
+	return out
+}
+
 func (l *Lab) build(env []string, args ...string) {
 	l.t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)

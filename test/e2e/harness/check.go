@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -185,6 +186,19 @@ func (l *Lab) Quiet() {
 		}
 		return err
 	})
+}
+
+// HostPorts returns the host ports of applications on which something listens over TCP, as the kernel says.
+func (l *Lab) HostPorts() ([]int, error) {
+	sockets, err := listening(l.name)
+	var out []int
+	for _, s := range sockets {
+		if port := localPort(s); strings.HasPrefix(s, "tcp") && port >= firstAppPort && port <= lastAppPort {
+			out = append(out, port)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), err
 }
 
 // localPort reads the local port out of a line of `ss -Htun`: netid state recv-q send-q local peer.

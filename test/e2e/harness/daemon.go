@@ -176,6 +176,9 @@ func (d *Daemon) Answers() {
 	})
 }
 
+// Running says whether the daemon has been started and has not ended.
+func (d *Daemon) Running() bool { return d.running() }
+
 // PID is the daemon's process id.
 func (d *Daemon) PID() int { return d.proc.PID() }
 

@@ -1,6 +1,6 @@
 // Package crashpoint marks the instants at which a crash of the agent would be awkward, so that tests can make one happen
 // there. In an ordinary build a mark is nothing; built with the tag crashpoints, the process kills itself with SIGKILL at
-// the one that APPSWITCH_CRASH_AT names.
+// the one that APPSWITCH_CRASH_AT names, the first time or, with NAME:N, the Nth.
 //
 // Invariant: marks stand on the path of every call of their kind, and only there. Start reading at [Here].
 package crashpoint

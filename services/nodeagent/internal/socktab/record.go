@@ -135,6 +135,12 @@ func (t *Table) save(s *Socket) {
 	t.journal.Put(s.slot, s.appendTo(t.record[:0]))
 }
 
+// Gone reports whether a socket is not there any more, by what the kernel lists: sockets that have a port. Of one without,
+// about to be bound or connected perhaps, it can't be said.
+func (s *Socket) Gone(alive func(cookie uint64) bool) bool {
+	return (s.Host.Port() != 0 || s.State == Accepted) && !alive(s.Cookie)
+}
+
 // Restore enters a journalled socket. Alive tells whether a socket of that cookie still exists; one that doesn't is
 // dropped, or, if a server may still ask about it, kept as a ghost.
 func (t *Table) Restore(slot int, record []byte, alive func(cookie uint64) bool, now time.Time) {
@@ -148,9 +154,7 @@ func (t *Table) Restore(slot int, record []byte, alive func(cookie uint64) bool,
 	}
 	s.slot = slot
 	t.grace = now.Add(RestartGrace)
-	// The kernel lists a TCP or UDP socket once it has a port; of one without, about to be bound or connected perhaps, it
-	// can't be said.
-	if s.Host.IsValid() && !alive(s.Cookie) {
+	if s.Gone(alive) {
 		if s.Outgoing() && !s.admitted {
 			s.ghost = now.Add(GhostTime)
 			t.flows[tuple{s.Host, s.HostPeer}] = &s

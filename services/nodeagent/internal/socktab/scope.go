@@ -35,15 +35,14 @@ func (t *Table) Bind(id ScopeID, cookie uint64, local netip.AddrPort, reuse Reus
 	}
 	probe := *s
 	probe.Bound, probe.Reuse, probe.V6Only = local, reuse, v6only
-	scope := t.scope(id)
-	for _, other := range scope.binds[bindKey{s.Proto, local.Port()}] {
+	for _, other := range t.scope(id).binds[bindKey{s.Proto, local.Port()}] {
 		if other.App == s.App && other != s && overlaps(&probe, other) && !mayShare(&probe, other) {
 			return *other, false
 		}
 	}
-	t.unbind(s)
+	t.unbind(s) // after a restart it may have been entered before; alone in its scope, that is gone now
 	s.Local, s.Bound, s.Reuse, s.V6Only, s.State = local, local, reuse, v6only, Bound
-	t.enter(scope, s)
+	t.enter(t.scope(id), s)
 	t.save(s)
 	return Socket{}, true
 }

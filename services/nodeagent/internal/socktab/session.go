@@ -23,7 +23,7 @@ const MaxSessions = 4096
 type Session struct {
 	Virtual  netip.AddrPort // of the other end, as the application knows it
 	Real     netip.AddrPort
-	Asked    netip.Addr     // virtual address of this end, as the other one knows it; invalid if it has not begun
+	Asked    netip.Addr  // virtual address of this end, as the other one knows it; invalid if it has not begun
 	Managed  bool        // the other end is a socket under AppSwitch
 	Revision ax.Revision // of the routes by which that was decided
 

@@ -114,9 +114,11 @@ func (t *task) sender(s socktab.Socket, from netip.AddrPort, data []byte) (virtu
 	case s.HostPeer.IsValid() && from == s.HostPeer:
 		return s.Peer, asked, true
 	case from == t.names.addr:
-		if nameserver, ok := t.lookups.answered(s.Cookie, data); ok {
-			return nameserver, asked, true
+		nameserver, ok := t.lookups.answered(s.Cookie, data)
+		if !ok { // asked through an agent that died
+			nameserver = t.nameserver()
 		}
+		return nameserver, asked, true
 	}
 	here := from.Addr() == t.d.cfg.NodeAddr || from.Addr().IsLoopback()
 	session, known := t.d.deps.Table.Sender(s.Cookie, from, here, now())

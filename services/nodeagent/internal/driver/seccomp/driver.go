@@ -125,6 +125,8 @@ func (h Handover) Close() {
 func (d *Driver) Attach(app App, handed Handover, gone func()) error {
 	t, err := newTask(d, app, handed, gone)
 	if err != nil {
+		d.deps.Metrics.HandoversRefused.Inc()
+		d.deps.Log.Warn("what a launcher or holder has handed over is refused", "app", app.ID, "pid", app.PID, "uid", app.UID, "error", err)
 		return fmt.Errorf("attach application %s: %w", app.ID, err)
 	}
 	d.mu.Lock()

@@ -18,7 +18,10 @@ type Metrics struct {
 	UDPUnnumbered  prometheus.Counter
 
 	DatagramsRejected prometheus.Counter
-	calls             [maxCall]*callMetrics // by number; nil for what is not intercepted
+	// HandoversRefused and OrphansRefused count what can only be forged.
+	HandoversRefused prometheus.Counter
+	OrphansRefused   prometheus.Counter
+	calls            [maxCall]*callMetrics // by number; nil for what is not intercepted
 }
 
 const (
@@ -59,6 +62,12 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Name: "appswitch_nodeagent_udp_unnumbered_total",
 			Help: "UDP sockets for which no descriptor number was free that the filter knows them by: what they do by sendmsg and recvmsg is not translated.",
 		}),
+		HandoversRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "appswitch_nodeagent_handovers_refused_total", Help: "Listeners and journals of applications that were refused because they are not what they should be.",
+		}),
+		OrphansRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "appswitch_nodeagent_journal_calls_refused_total", Help: "Calls in applications' journals that were not taken up because no thread is in such a call: forged or damaged ones.",
+		}),
 	}
 	thread := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "appswitch_nodeagent_call_seconds", Help: "Time the agent's thread spends on an intercepted call, without waiting.",
@@ -71,7 +80,8 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	for nr, name := range callNames {
 		m.calls[nr] = &callMetrics{name: name, thread: thread.WithLabelValues(name), whole: whole.WithLabelValues(name)}
 	}
-	return m, errors.Join(r.Register(m.PortsExhausted), r.Register(m.Rejected), r.Register(m.UDPUnnumbered), r.Register(m.DatagramsRejected), r.Register(thread), r.Register(whole), r.Register(outcomes{m}))
+	return m, errors.Join(r.Register(m.PortsExhausted), r.Register(m.Rejected), r.Register(m.UDPUnnumbered), r.Register(m.DatagramsRejected),
+		r.Register(m.HandoversRefused), r.Register(m.OrphansRefused), r.Register(thread), r.Register(whole), r.Register(outcomes{m}))
 }
 
 func (m *Metrics) of(nr int32) *callMetrics {

@@ -189,6 +189,14 @@ func scatter(c *call, spans []span, data []byte) syscall.Errno {
 	return 0
 }
 
+// nameserver is the first one that the application knows.
+func (t *task) nameserver() netip.AddrPort {
+	if len(t.app.Nameservers) > 0 {
+		return netip.AddrPortFrom(t.app.Nameservers[0], dnsPort)
+	}
+	return netip.AddrPortFrom(loopback4, dnsPort)
+}
+
 // returnHeader stores the address, its length, ancillary data and flags where the call wants them.
 func (t *task) returnHeader(c *call, s socktab.Socket, m *message, from netip.AddrPort, hdr *unix.Msghdr, control []byte) syscall.Errno {
 	if m.header == 0 {

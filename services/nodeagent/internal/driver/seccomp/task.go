@@ -96,6 +96,9 @@ func newTask(d *Driver, app App, handed Handover, gone func()) (*task, error) {
 	}
 	sys.Close(handed.Journal)
 	if err == nil {
+		err = checkListener(handed.Listener)
+	}
+	if err == nil {
 		t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	}
 	if err == nil {
@@ -183,9 +186,7 @@ func (t *task) run() (exited bool) {
 	stopRelay := t.startRelay()
 	defer stopRelay()
 	t.recoverConnections()
-	for _, slot := range t.inflight.orphans() {
-		t.replay(slot)
-	}
+	t.replayAll()
 	for !t.stop && !exited {
 		switch {
 		case t.inDoubt:
@@ -273,16 +274,6 @@ func (t *task) begin(slot int32, n *sys.Notify, replay bool) {
 	if !t.answered(c) {
 		t.dispatch(c)
 	}
-}
-
-// replay carries out again what an earlier agent has received and not answered, if the caller still waits.
-func (t *task) replay(slot int32) {
-	n := t.inflight.notify(slot)
-	if !sys.Valid(t.listener, n.ID) {
-		t.inflight.release(slot)
-		return
-	}
-	t.begin(slot, n, true)
 }
 
 // observe measures the time spent on a call, up to its answer or until it waits. It comes before the answer, as everything
