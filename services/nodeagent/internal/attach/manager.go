@@ -295,6 +295,7 @@ func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed secc
 		return nil
 	}
 	if err == nil && !a.Holder {
+		e.App.UDPFrom = a.Hello.UDPFrom
 		err = m.place(ctx, e, p)
 	}
 	if err != nil {
@@ -343,7 +344,7 @@ func (m *Manager) entry(ctx context.Context, p peer, a wire.Attach) (*entry, err
 	if err := m.claim(ctx, &app, a.Hello); err != nil {
 		return nil, err
 	}
-	app.ID = ax.AppID(a.AppID)
+	app.ID, app.UDPFrom = ax.AppID(a.AppID), a.Hello.UDPFrom
 	e = &entry{record: record{App: app, Token: a.Token, Hello: a.Hello}, expire: time.Now().Add(helloAfter)}
 	if err := m.place(ctx, e, p); err != nil {
 		return nil, err

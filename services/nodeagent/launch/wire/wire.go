@@ -56,6 +56,9 @@ type Hello struct {
 	Command  []string          `json:"command"`          // program and arguments, for people; cut to 4 KiB
 	// Health says how the program wants its services checked, as --health-* do: "check=http:/healthz", "interval=5s".
 	Health []string `json:"health,omitempty"`
+	// UDPFrom is the first of the descriptor numbers that UDP sockets get (package filter); 0, from a launcher that knows
+	// nothing of this, if they may have any: its filter stops the sendmsg family on every socket.
+	UDPFrom int `json:"udpFrom,omitempty"`
 }
 
 // Welcome grants the identity.
@@ -161,6 +164,7 @@ func (h *Hello) fields(c *codec) {
 	c.truth(6, &h.DNS)
 	c.texts(7, &h.Command)
 	c.texts(20, &h.Health)
+	c.number(30, &h.UDPFrom)
 }
 
 func (w *Welcome) fields(c *codec) {

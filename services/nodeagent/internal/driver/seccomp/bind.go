@@ -78,6 +78,9 @@ func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay boo
 	again := replay && s.State == socktab.Bound && (s.Local == local || local.Port() == 0)
 	switch {
 	case again && s.Host.IsValid():
+		if s.Proto == ax.UDP {
+			t.publishDatagram(s.Cookie)
+		}
 		return 0 // carried out before the earlier agent died
 	case again: // in part
 	case s.State != socktab.Fresh || s.Foreign:
@@ -108,6 +111,9 @@ func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay boo
 		return errno
 	}
 	table.Update(s.Cookie, func(s *socktab.Socket) { s.Host, s.Pooled = host, pooled })
+	if s.Proto == ax.UDP {
+		t.publishDatagram(s.Cookie)
+	}
 	return 0
 }
 
@@ -153,6 +159,9 @@ func (t *task) bindAny(fd int, s socktab.Socket, local netip.AddrPort, reuse soc
 	t.d.deps.Table.Update(s.Cookie, func(s *socktab.Socket) {
 		s.Local, s.State, s.Host, s.Pooled = local, socktab.Bound, host, pooled
 	})
+	if s.Proto == ax.UDP {
+		t.publishDatagram(s.Cookie) // not pooled: only where others see it
+	}
 	return 0
 }
 

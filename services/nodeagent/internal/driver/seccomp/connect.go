@@ -110,6 +110,7 @@ func (t *task) disconnect(c *call, fd int, s socktab.Socket) {
 	if errno == 0 {
 		t.d.deps.Table.Update(s.Cookie, (*socktab.Socket).Disconnect)
 		t.closeTo4(fd, s.Cookie)
+		t.disconnected(fd, s)
 	}
 	t.fail(c, errno)
 }
@@ -157,7 +158,12 @@ func (op *connect) resume() bool {
 // decide picks a target and tries it.
 func (op *connect) decide() {
 	var ok bool
-	if op.target, ok = op.t.resolve(op.s, op.dest, op.tried); !ok {
+	if op.s.Proto == ax.UDP {
+		op.target, ok = op.t.resolveDatagram(op.s, op.dest)
+	} else {
+		op.target, ok = op.t.resolve(op.s, op.dest, op.tried)
+	}
+	if !ok {
 		op.waitForSnapshot()
 		return
 	}
@@ -311,7 +317,11 @@ func (op *connect) associate() syscall.Errno {
 	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) {
 		s.Peer, s.HostPeer = op.dest, op.target.addr
 		op.record(s, host, 0)
+		if !s.Published {
+			s.Service = netip.AddrPortFrom(localAddr(op.t.app.Addr, op.t.d.cfg.NodeAddr, s.Peer.Addr(), s.Host.Addr()), s.Local.Port())
+		}
 	})
+	op.t.withdrawDatagram(op.s)
 	op.count()
 	return 0
 }

@@ -36,12 +36,23 @@ func serviceAddr(app, node netip.Addr, s *socktab.Socket) netip.Addr {
 		return netip.Addr{}
 	case !ip.IsUnspecified():
 		return ip
-	case s.Serves(app):
+	case s.Takes(app):
 		return app
-	case s.Serves(node):
+	case s.Takes(node):
 		return node
 	}
 	return netip.Addr{}
+}
+
+// datagramAddr is the virtual address behind a UDP socket, whether it is published or not.
+func (t *task) datagramAddr(s *socktab.Socket) netip.Addr {
+	if s.Local.Addr().IsLoopback() {
+		return s.Local.Addr()
+	}
+	if ip := serviceAddr(t.app.Addr, t.d.cfg.NodeAddr, s); ip.IsValid() {
+		return ip
+	}
+	return t.app.Addr
 }
 
 // localAddr returns the address that a socket connects from, as it shows: the application's of the destination's family. An
