@@ -84,6 +84,13 @@ func fit(p socktab.Peer, domain int, client, server netip.AddrPort) socktab.Peer
 	return p
 }
 
+// answers reports whether a datagram goes to a client as it was shown: to a socket that takes IPv6 alone, too, one without an
+// IPv6 address is shown as IPv4-mapped.
+func (t *task) answers(s socktab.Socket, dest netip.AddrPort) bool {
+	_, ok := t.d.deps.Table.Session(s.Cookie, unmap(dest), now())
+	return ok
+}
+
 // only6 reports whether a socket takes IPv6 alone, as its application knows it.
 func only6(fd int, s *socktab.Socket) bool {
 	return s.Domain == unix.AF_INET6 && (s.V6Only || v6only(fd))

@@ -195,6 +195,9 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (dest 
 	if errno == 0 && (s.Domain != unix.AF_INET6 || sa.Family != unix.AF_INET) { // udpv6_sendmsg takes AF_INET too
 		errno = checkFamily(&s, fd, sa)
 	}
+	if errno == syscall.ENETUNREACH && t.answers(s, sa.Addr) {
+		errno = 0
+	}
 	if errno != 0 {
 		return dest, to, errno
 	}
