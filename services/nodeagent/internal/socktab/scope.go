@@ -114,7 +114,7 @@ func (t *Table) Loopback(id ScopeID, proto ax.Protocol, dest netip.AddrPort, cli
 	}
 	for _, exact := range []bool{true, false} {
 		for _, s := range scope.binds[bindKey{proto, dest.Port()}] {
-			if !s.Host.IsValid() || (proto == ax.TCP && s.State != Listening) || !servesFamily(s, dest.Addr()) {
+			if !s.Host.IsValid() || (proto == ax.TCP && s.State != Listening) || !s.Takes(dest.Addr()) {
 				continue
 			}
 			if clientDomain == domainInet && !s.Host.Addr().Is4() {

@@ -86,22 +86,18 @@ func (s *Socket) Outgoing() bool {
 // addresses, or a wildcard of a family that the other one serves.
 func overlaps(a, b *Socket) bool {
 	aa, bb := a.Bound.Addr(), b.Bound.Addr()
-	if !servesFamily(a, bb) && !servesFamily(b, aa) {
+	if !a.Takes(bb) && !b.Takes(aa) {
 		return false
 	}
 	return aa.IsUnspecified() || bb.IsUnspecified() || aa == bb
 }
 
-// Takes reports whether a socket can have an address, going by the family alone.
+// Takes reports whether the socket can hold or receive an address, going by the family alone: IPv4 on AF_INET and on
+// dual-stack AF_INET6.
 func (s *Socket) Takes(a netip.Addr) bool {
-	return (s.Domain != domainInet || a.Is4()) && servesFamily(s, a)
-}
-
-// servesFamily reports whether socket s can hold or receive address a: IPv4 on AF_INET and on dual-stack AF_INET6.
-func servesFamily(s *Socket, a netip.Addr) bool {
 	v4 := a.Unmap().Is4()
 	switch {
-	case s.Bound.Addr().Is4():
+	case s.Domain == domainInet, s.Bound.Addr().Is4():
 		return v4
 	case s.V6Only:
 		return !v4
