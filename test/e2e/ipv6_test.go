@@ -39,7 +39,6 @@ func TestIPv6Servers(t *testing.T) {
 	}{
 		{"nginx", nginx(lab, "nginx", "up"), 80},
 		{"python", []string{lab.Need("python3"), "-m", "http.server", "--bind", "::", "--directory", strings.TrimSuffix(page, "/id"), "8001"}, 8001},
-		{"python4", []string{lab.Need("python3"), "-m", "http.server", "--directory", strings.TrimSuffix(page, "/id"), "8002"}, 8002},
 		{"node", []string{lab.Need("node"), lab.Program("server.js"), "8003", "up"}, 8003},
 		{"go", []string{lab.GoProgram("goserver"), "-listen", ":8004", "-id", "up"}, 8004},
 		{"go6", []string{lab.GoProgram("goserver"), "-listen", "[" + web6 + "4]:8005", "-id", "up"}, 8005},
