@@ -2,14 +2,16 @@
 
     family.py serve ADDRESS PORT [only6]     answers each connection with its getsockname and what accept said
     family.py ask ADDRESS PORT [only6]       prints getsockname, getpeername and the answer, one to a line
+    family.py echo ADDRESS PORT [only6]      answers each datagram with what recvfrom said
+    family.py send ADDRESS PORT [only6]      the same over UDP: prints what recvfrom says of the answer, and the answer
     family.py names NAME [FLAG]...           prints what getaddrinfo finds: family and address
 """
 import socket
 import sys
 
 
-def stream(address, only6):
-    s = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET)
+def stream(address, only6, kind=socket.SOCK_STREAM):
+    s = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, kind)
     if only6:
         s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return s
@@ -49,6 +51,25 @@ def ask(address, port, *only6):
     check(s, only6)
     print(text(s.getsockname()), text(s.getpeername()), sep='\n')
     print(s.recv(1000).decode())
+
+
+def echo(address, port, *only6):
+    s = stream(address, only6, socket.SOCK_DGRAM)
+    s.bind((address, int(port)))
+    check(s, only6)
+    while True:
+        _, peer = s.recvfrom(1000)
+        s.sendto(text(peer).encode(), peer)
+
+
+def send(address, port, *only6):
+    s = stream(address, only6, socket.SOCK_DGRAM)
+    s.settimeout(5)
+    s.sendto(b'who am I', (address, int(port)))
+    check(s, only6)
+    answer, peer = s.recvfrom(1000)
+    print(text(peer))
+    print(answer.decode())
 
 
 def names(name, *flags):

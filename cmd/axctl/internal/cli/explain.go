@@ -105,7 +105,7 @@ func (f flow) query() (url.Values, error) {
 	}
 	host, port, err := net.SplitHostPort(f.to)
 	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 || host == "" {
-		return nil, fmt.Errorf("--to %q: want ADDRESS:PORT or NAME:PORT, such as web:80", f.to)
+		return nil, fmt.Errorf("--to %q: want ADDRESS:PORT or NAME:PORT, such as web:80 or [2001:db8::1]:80", f.to)
 	}
 	query := url.Values{"destination": {f.to}, "protocol": {proto.String()}}
 	if f.app != "" {

@@ -22,6 +22,7 @@ directly; only its network is AppSwitch's. Options end at the program's name: wh
 A new network namespace needs root, or user namespaces; --new-netns=false needs neither. Options may also stand right
 after 'ax', without the word run.`,
 		Example: `  sudo ax run --ip 1.1.1.1 --name web nginx -g 'daemon off;'
+  sudo ax run --ip 2001:db8::1 --name web6 nginx -g 'daemon off;'
   sudo ax run -- curl -I web
   sudo ax run --labels role=test --user alice curl -I 1.1.1.1
   sudo ax --labels role=test curl -I 1.1.1.1

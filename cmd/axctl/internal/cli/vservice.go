@@ -98,7 +98,7 @@ type virtualServiceFlags struct {
 
 func (v *virtualServiceFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringVar(&v.ip, "ip", "", "virtual `address`; made up if not given")
+	fs.StringVar(&v.ip, "ip", "", "virtual `address`, IPv4 or IPv6; made up if not given")
 	fs.StringVar(&v.balancer, "lbtype", ax.Random.String(), "how a backend is chosen: "+strings.Join(balancerNames(), ", "))
 	fs.StringSliceVar(&v.backends, "backends", nil, "comma-separated `addresses` of services, or IP:PORT and IP:* of servers outside, each with =WEIGHT if not 1")
 	fs.StringSliceVar(&v.ports, "ports", nil, "comma-separated list of `vport:port`, the virtual port and that of the backends; without it, every port of the backends")

@@ -149,6 +149,9 @@ func (t *Table) Sender(cookie uint64, from netip.AddrPort, here bool, now time.T
 		if !known && now.Before(t.grace) {
 			known = true // an earlier agent may have known it
 		}
+		if virtual.Addr().Is6() && (s.Domain == domainInet || sender.Asked.Is4()) {
+			virtual = netip.AddrPortFrom(from.Addr(), virtual.Port()) // its IPv4 address is the node's
+		}
 		if virtual.IsValid() {
 			sender.Virtual = virtual
 		}

@@ -97,7 +97,7 @@ func overlaps(a, b *Socket) bool {
 func (s *Socket) Takes(a netip.Addr) bool {
 	v4 := a.Unmap().Is4()
 	switch {
-	case s.Bound.Addr().Is4():
+	case s.Domain == domainInet, s.Bound.Addr().Is4():
 		return v4
 	case s.V6Only:
 		return !v4

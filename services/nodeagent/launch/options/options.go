@@ -31,7 +31,7 @@ type Option struct {
 // Table lists every option, in the order of the help.
 var Table = []Option{
 	{Name: "ip", Kind: String, Arg: "ADDRESS", Shorthand: true,
-		Help: "virtual address at which the program's services are reachable, and its source address for peers"},
+		Help: "virtual address, IPv4 or IPv6, at which the program's services are reachable, and its source address for peers"},
 	{Name: "name", Kind: String, Arg: "NAME", Shorthand: true,
 		Help: "DNS name of the program's services; without --ip an address is made up"},
 	{Name: "labels", Kind: List, Default: "zone=default", Arg: "KEY=VALUE,...", Shorthand: true,

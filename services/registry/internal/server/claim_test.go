@@ -81,7 +81,7 @@ func TestClaimRefuses(t *testing.T) {
 	eventually(t, "the node is in the copy", func() bool { return h.srv.table.has(recordID{registryv1.Kind_KIND_NODE, "n1"}) })
 	for _, c := range [][2]string{
 		{"", ""}, {"a b", ""}, {"<uuid>", ""}, {"", "1.1.1"}, {"", "0.0.0.0"}, {"", "127.1.2.3"}, {"", "::1"}, {"", "224.0.0.1"},
-		{"", "255.255.255.255"}, {"", "169.254.1.1"}, {"", "fe80::1%eth0"}, {"", "10.0.0.1"}, {"web", "10.0.0.1"},
+		{"", "255.255.255.255"}, {"", "169.254.1.1"}, {"", "fe80::1%eth0"}, {"", "fe80::1"}, {"", "::"}, {"", "ff02::1"}, {"", "10.0.0.1"}, {"web", "10.0.0.1"},
 	} {
 		_, err := h.ClaimAddress(soon(t), &registryv1.ClaimAddressRequest{Name: c[0], Ip: c[1]})
 		if err == nil {

@@ -46,7 +46,7 @@ func TestZonesAreImmutable(t *testing.T) {
 	b := build(t)
 	before := b.Zone(1)
 	text := hostsText(before)
-	for i := range 16 {
+	for i := range 17 {
 		b.DeleteEndpoint(ax.EndpointID(fmt.Sprintf("e%d", i+1)))
 	}
 	for _, n := range []string{"shop", "all", "lonely", "unallocated"} {

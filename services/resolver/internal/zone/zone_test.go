@@ -49,6 +49,7 @@ func build(t testing.TB) *Builder {
 		"e14 old tcp 198.18.0.8:80 10.0.0.1:40013 stale",
 		"e15 half tcp 198.18.0.9:80 10.0.0.1:40014 stale",
 		"e16 half tcp 198.18.0.10:80 10.0.0.1:40015",
+		"e17 sixonly tcp [fd00::7]:80 10.0.0.1:40016",
 	} {
 		if err := b.PutEndpoint(endpoint(t, line)); err != nil {
 			t.Fatal(err)
@@ -92,6 +93,9 @@ func TestLookup(t *testing.T) {
 		{"two.", dns.TypeA, Success, "two. 5 IN A 198.18.0.2\ntwo. 5 IN A 198.18.0.3"},
 		{"six.", dns.TypeA, Success, "six. 5 IN A 198.18.0.6"},
 		{"six.", dns.TypeAAAA, Success, "six. 5 IN AAAA fd00::6"},
+		{"sixonly.", dns.TypeAAAA, Success, "sixonly. 5 IN AAAA fd00::7"},
+		{"sixonly.", dns.TypeA, NoData, ";; " + soa(".")},
+		{"sixonly.appswitch.local.", dns.TypeA, NoData, ";; " + soa(origin)},
 
 		{"nosuch.", dns.TypeA, NXDomain, ";; " + soa(".")},
 		{"nosuch.appswitch.local.", dns.TypeA, NXDomain, ";; " + soa(origin)},

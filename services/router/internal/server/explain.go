@@ -142,7 +142,7 @@ func (s *Server) destination(snapshot *route.Snapshot, proto ax.Protocol, text s
 	host, portText, err := net.SplitHostPort(text)
 	if err != nil || host == "" {
 		return netip.AddrPort{}, rpc.Errorf(codes.InvalidArgument, "%q is not a destination", text).On("destination").
-			WithFix("give ip:port or name:port, such as 1.1.1.1:80 or web:80")
+			WithFix("give ip:port or name:port, such as 1.1.1.1:80, [2001:db8::1]:80 or web:80")
 	}
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil || port == 0 {

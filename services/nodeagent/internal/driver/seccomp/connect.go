@@ -318,7 +318,7 @@ func (op *connect) associate() syscall.Errno {
 		s.Peer, s.HostPeer = op.dest, op.target.addr
 		op.record(s, host, 0)
 		if !s.Published {
-			s.Service = netip.AddrPortFrom(op.t.app.Addr, s.Local.Port())
+			s.Service = netip.AddrPortFrom(localAddr(op.t.app.Addr, op.t.d.cfg.NodeAddr, s.Peer.Addr(), s.Host.Addr()), s.Local.Port())
 		}
 	})
 	op.t.withdrawDatagram(op.s)

@@ -77,19 +77,19 @@ func (t *task) localOf(s socktab.Socket, asked, ip netip.Addr) netip.Addr {
 	switch {
 	case s.Foreign || ip != s.Host.Addr() && ip != t.d.cfg.NodeAddr:
 		return ip
-	case asked.IsValid():
+	case asked.IsValid() && (asked.Is4() || s.Domain != unix.AF_INET):
 		return asked
 	case s.Bound.IsValid() && !s.Bound.Addr().IsUnspecified():
 		return s.Bound.Addr()
 	case ip.IsLoopback():
 		return ip
 	}
-	return t.app.Addr
+	return t.datagramAddr(&s)
 }
 
 // sentControl copies ancillary data to be sent, and makes it real. What needs a privilege that the agent has and the
-// application has not is refused.
-func (t *task) sentControl(c *call, s socktab.Socket, dest netip.AddrPort, m *message) ([]byte, syscall.Errno) {
+// application has not is refused. To is the real destination.
+func (t *task) sentControl(c *call, s socktab.Socket, dest, to netip.AddrPort, m *message) ([]byte, syscall.Errno) {
 	if m.control == 0 || m.ctlLen == 0 {
 		return nil, 0
 	}
@@ -101,7 +101,16 @@ func (t *task) sentControl(c *call, s socktab.Socket, dest netip.AddrPort, m *me
 		return nil, errno
 	}
 	own := func(ip netip.Addr) bool { return t.own(s, dest, ip) }
-	return b, eachControl(b, func(level, typ int32, data []byte) syscall.Errno { return sendControl(own, level, typ, data) })
+	if !dest.IsValid() {
+		to = s.HostPeer
+	}
+	return b, eachControl(b, func(level, typ int32, data []byte) syscall.Errno {
+		errno := sendControl(own, level, typ, data)
+		if errno == 0 && level == unix.IPPROTO_IPV6 && (typ == unix.IPV6_PKTINFO || typ == unix.IPV6_2292PKTINFO) && to.Addr().Is4() {
+			data[10], data[11] = 0xff, 0xff // of the destination's family
+		}
+		return errno
+	})
 }
 
 func sendControl(own func(netip.Addr) bool, level, typ int32, data []byte) syscall.Errno {
@@ -141,7 +150,7 @@ func sendControl(own func(netip.Addr) bool, level, typ int32, data []byte) sysca
 // own reports whether an address is one from which the application may send: none, its own, or the one at which it was
 // asked. The socket has the real one.
 func (t *task) own(s socktab.Socket, dest netip.AddrPort, ip netip.Addr) bool {
-	if ip.IsUnspecified() || ip.IsLoopback() || ip == t.app.Addr || ip == s.Bound.Addr() {
+	if ip.IsUnspecified() || ip.IsLoopback() || ip == t.ownAddr(ip.Is4()) || ip == s.Bound.Addr() {
 		return true
 	}
 	session, ok := t.d.deps.Table.Session(s.Cookie, dest, now())

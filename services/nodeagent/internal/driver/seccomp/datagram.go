@@ -91,7 +91,7 @@ func (t *task) autobind(fd int, s socktab.Socket) syscall.Errno {
 	}
 	t.d.deps.Table.Update(s.Cookie, func(s *socktab.Socket) {
 		s.Host, s.Local = host, wildcardOf(s.Domain, host.Port())
-		s.Service = netip.AddrPortFrom(t.app.Addr, host.Port())
+		s.Service = netip.AddrPortFrom(t.datagramAddr(s), host.Port())
 		if s.State == socktab.Fresh {
 			s.State = socktab.Bound
 		}
@@ -134,16 +134,8 @@ func (t *task) sender(s socktab.Socket, from netip.AddrPort, data []byte) (virtu
 func (t *task) publishDatagram(cookie uint64) {
 	var endpoint ax.Endpoint
 	t.d.deps.Table.Update(cookie, func(s *socktab.Socket) {
-		ip := serviceAddr(t.app.Addr, t.d.cfg.NodeAddr, s)
-		switch {
-		case ip.IsValid():
-			s.Service = netip.AddrPortFrom(ip, s.Local.Port())
-		case s.Local.Addr().IsLoopback():
-			s.Service = s.Local
-		default:
-			s.Service = netip.AddrPortFrom(t.app.Addr, s.Local.Port())
-		}
-		if s.Foreign || !s.Pooled || !ip.IsValid() || s.Peer.IsValid() {
+		s.Service = netip.AddrPortFrom(t.datagramAddr(s), s.Local.Port())
+		if s.Foreign || !s.Pooled || !serviceAddr(t.app.Addr, t.d.cfg.NodeAddr, s).IsValid() || s.Peer.IsValid() {
 			return
 		}
 		s.Published = true

@@ -44,6 +44,17 @@ func serviceAddr(app, node netip.Addr, s *socktab.Socket) netip.Addr {
 	return netip.Addr{}
 }
 
+// datagramAddr is the virtual address behind a UDP socket, whether it is published or not.
+func (t *task) datagramAddr(s *socktab.Socket) netip.Addr {
+	if s.Local.Addr().IsLoopback() {
+		return s.Local.Addr()
+	}
+	if ip := serviceAddr(t.app.Addr, t.d.cfg.NodeAddr, s); ip.IsValid() {
+		return ip
+	}
+	return t.app.Addr
+}
+
 // localAddr returns the address that a socket connects from, as it shows: the application's of the destination's family. An
 // application without IPv6 address is seen at its IPv4 address, which is IPv4-mapped there; outside AppSwitch it uses one of
 // the host's (host is the socket's real address), which it can as well know.
@@ -71,6 +82,13 @@ func fit(p socktab.Peer, domain int, client, server netip.AddrPort) socktab.Peer
 		p.Local = server
 	}
 	return p
+}
+
+// answers reports whether a datagram goes to a client as it was shown: to a socket that takes IPv6 alone, too, one without an
+// IPv6 address is shown as IPv4-mapped.
+func (t *task) answers(s socktab.Socket, dest netip.AddrPort) bool {
+	_, ok := t.d.deps.Table.Session(s.Cookie, unmap(dest), now())
+	return ok
 }
 
 // only6 reports whether a socket takes IPv6 alone, as its application knows it.

@@ -158,7 +158,7 @@ func (t *task) sendOne(c *call, fd int, s socktab.Socket, m *message, flags int)
 	if errno != 0 {
 		return 0, errno
 	}
-	control, errno := t.sentControl(c, s, dest, m)
+	control, errno := t.sentControl(c, s, dest, to.addr, m)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -194,6 +194,9 @@ func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (dest 
 	sa, errno := receiver(s.Domain, raw)
 	if errno == 0 && (s.Domain != unix.AF_INET6 || sa.Family != unix.AF_INET) { // udpv6_sendmsg takes AF_INET too
 		errno = checkFamily(&s, fd, sa)
+	}
+	if errno == syscall.ENETUNREACH && t.answers(s, sa.Addr) {
+		errno = 0
 	}
 	if errno != 0 {
 		return dest, to, errno
