@@ -230,7 +230,7 @@ func (s *Service) restore() error {
 	}
 	for _, app := range s.manager.Saved() {
 		for _, sock := range s.table.List(app.ID) {
-			if sock.Published && sock.State == socktab.Listening {
+			if sock.Serves() {
 				s.board.PutEndpoint(seccomp.Endpoint(app, sock))
 			}
 		}

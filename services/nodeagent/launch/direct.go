@@ -43,7 +43,7 @@ func (d *direct) attach(h handed) error {
 
 // register hands a program's calls over to the agent and returns what its holder must know.
 func (d *direct) register(h handed, pid int) (holderState, error) {
-	d.request.NewNetns = h.newNetns // not what was asked for, in a container
+	d.request.NewNetns, d.request.UDPFrom = h.newNetns, h.udpFrom // the former not what was asked for, in a container
 	for range maxIdentities {
 		at := wire.Attach{Version: wire.Version, AppID: d.welcome.AppID, Token: d.welcome.Token, PID: pid, Hello: d.request}
 		kept, err := d.agent.attach(&at, []int{h.listener, h.journal})

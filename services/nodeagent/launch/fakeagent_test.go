@@ -71,12 +71,12 @@ func startAgent(t testing.TB, dir string, change func(*fakeAgent)) *fakeAgent {
 		change(a)
 	}
 	path := filepath.Join(dir, wire.SocketName)
-	_ = os.Remove(path)
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	fresh := path + ".new" // moved into place: there is a socket at any time, as with the real agent
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: fresh, Net: "unixpacket"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, 0o666); err != nil {
+	if err := errors.Join(os.Chmod(fresh, 0o666), os.Rename(fresh, path)); err != nil {
 		t.Fatal(err)
 	}
 	l.SetUnlinkOnClose(false)

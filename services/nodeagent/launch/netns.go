@@ -11,9 +11,10 @@ import (
 
 const loopbackIndex = 1 // of lo, the first device of every network namespace
 
-// configureNetwork brings lo up in the calling thread's new network namespace and puts the program's address on it,
-// or on a device of the given name.
-func configureNetwork(ip, device string) error {
+// configureNetwork brings lo up in the calling thread's new network namespace and puts the program's addresses on it, or on
+// a device of the given name. Programs that ask for addresses of the families that the machine has (AI_ADDRCONFIG) need
+// one of each family there.
+func configureNetwork(ips []string, device string) error {
 	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.NETLINK_ROUTE)
 	if err != nil {
 		return text.Wrap(err, "open netlink")
@@ -31,17 +32,31 @@ func configureNetwork(ip, device string) error {
 	} else {
 		device = "lo"
 	}
-	if ip == "" {
-		return nil
-	}
-	addr, ok := parseIP(ip)
-	if !ok {
-		return text.Error("the agent gave ", strconv.Quote(ip), " as an address")
-	}
-	if err := n.ask(newAddress(index, addr)); err != nil && !errors.Is(err, syscall.EEXIST) {
-		return text.Wrap(err, "put ", ip, " on ", device)
+	for _, ip := range ips {
+		if ip == "" {
+			continue
+		}
+		addr, ok := parseIP(ip)
+		if !ok {
+			return text.Error("the agent gave ", strconv.Quote(ip), " as an address")
+		}
+		if err := n.ask(newAddress(index, addr)); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return refusedAddress(err, ip, device, len(addr))
+		}
 	}
 	return nil
+}
+
+// refusedAddress says why the kernel doesn't take an address: it may be without IPv6, as a whole (EOPNOTSUPP,
+// EAFNOSUPPORT) or for new devices (EACCES, as of inet6_addr_add).
+func refusedAddress(err error, ip, device string, size int) error {
+	for _, off := range []syscall.Errno{syscall.EOPNOTSUPP, syscall.EAFNOSUPPORT, syscall.EACCES} {
+		if size == ipv6Size && errors.Is(err, off) {
+			return text.Because(err, "put ", ip, " on ", device, ": ", err.Error(),
+				": this machine has IPv6 switched off (ipv6.disable, ipv6.disable_ipv6): switch it on, or use an IPv4 address")
+		}
+	}
+	return text.Wrap(err, "put ", ip, " on ", device)
 }
 
 // createDevice makes a device of a name, of the first type that this kernel has, and brings it up. Nothing is ever

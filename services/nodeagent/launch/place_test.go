@@ -103,11 +103,17 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
+// TestIPv6: the address is usable at once, and the IPv4 address that goes with it is there too.
 func TestIPv6(t *testing.T) {
 	dir := t.TempDir()
-	startAgent(t, dir, func(a *fakeAgent) { a.welcome.IP = "2001:db8::7" })
-	if r := run(t, ax(t, dir, "run", "ip", "-o", "addr")); r.code != 0 || !strings.Contains(r.stdout, "2001:db8::7/128") {
-		t.Errorf("%+v", r)
+	startAgent(t, dir, func(a *fakeAgent) { a.welcome.IP, a.welcome.Second = "2001:db8::7", "10.0.0.1" })
+	for device, args := range map[string][]string{"lo": nil, "eth7": {"--interface", "eth7"}} {
+		r := run(t, ax(t, dir, append(append([]string{"run"}, args...), "ip", "-o", "addr", "show", "dev", device)...))
+		for _, want := range []string{"2001:db8::7/128 scope global", "10.0.0.1/32"} {
+			if r.code != 0 || !strings.Contains(r.stdout, want) || strings.Contains(r.stdout, "global tentative") {
+				t.Errorf("%s: want %s: %+v", device, want, r)
+			}
+		}
 	}
 }
 

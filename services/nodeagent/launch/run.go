@@ -23,6 +23,7 @@ type backend interface {
 type handed struct {
 	listener, journal int
 	newNetns          bool // the thread is in a network namespace of its own
+	udpFrom           int  // what the filter takes for descriptors of UDP sockets
 }
 
 // run turns this process into the program, or returns the error that prevented it. With --init, or where only a user
@@ -76,7 +77,7 @@ func become(o options.Run, program string, who *user, b backend) error {
 		}
 	}
 	if entered.net {
-		if err := configureNetwork(p.welcome.IP, o.Interface); err != nil {
+		if err := configureNetwork([]string{p.welcome.IP, p.welcome.Second}, o.Interface); err != nil {
 			return err
 		}
 	}
@@ -86,11 +87,12 @@ func become(o options.Run, program string, who *user, b backend) error {
 	if err != nil {
 		return err
 	}
-	listener, err := installFilter()
+	udpFrom := firstUDP()
+	listener, err := installFilter(udpFrom)
 	if err != nil {
 		return err
 	}
-	handover <- handed{listener, journal, entered.net}
+	handover <- handed{listener, journal, entered.net, udpFrom}
 	if err := <-done; err != nil {
 		return err
 	}

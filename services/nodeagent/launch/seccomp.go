@@ -33,8 +33,8 @@ const (
 //
 // The flags that are absent are absent on purpose: TSYNC would filter the threads that talk to the agent, and
 // WAIT_KILLABLE_RECV leaves a blocking accept or connect unkillable when a handled signal is pending.
-func installFilter() (int, error) {
-	program, err := filter.Program(runtime.GOARCH)
+func installFilter(udpFrom int) (int, error) {
+	program, err := filter.Program(runtime.GOARCH, uint32(udpFrom))
 	if err != nil {
 		return -1, err
 	}

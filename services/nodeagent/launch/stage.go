@@ -70,7 +70,7 @@ func (l *link) plan() (*wire.Welcome, error) {
 }
 
 func (l *link) attach(h handed) error {
-	at := &wire.Attach{Version: wire.Version, Hello: wire.Hello{NewNetns: h.newNetns}}
+	at := &wire.Attach{Version: wire.Version, Hello: wire.Hello{NewNetns: h.newNetns, UDPFrom: h.udpFrom}}
 	if err := l.say(wire.Message{Attach: at}, []int{h.listener, h.journal}); err != nil {
 		return err
 	}

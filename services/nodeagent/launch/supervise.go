@@ -146,7 +146,7 @@ func (s *Supervision) takeOver(link int) error {
 		closeAll(fds)
 		return text.Error("the child process sent something unexpected")
 	}
-	s.handed = handed{listener: fds[0], journal: fds[1], newNetns: m.Attach.Hello.NewNetns}
+	s.handed = handed{listener: fds[0], journal: fds[1], newNetns: m.Attach.Hello.NewNetns, udpFrom: m.Attach.Hello.UDPFrom}
 	if s.state, err = s.direct.register(s.handed, s.child); err != nil {
 		return err
 	}

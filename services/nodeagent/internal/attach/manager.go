@@ -205,7 +205,7 @@ func (m *Manager) Hello(ctx context.Context, p peer, h wire.Hello) (*wire.Welcom
 	}
 	m.apps[e.App.ID] = e
 	return &wire.Welcome{
-		Version: wire.Version, AppID: string(e.App.ID), Token: e.Token, IP: app.Addr.String(),
+		Version: wire.Version, AppID: string(e.App.ID), Token: e.Token, IP: app.Addr.String(), Second: m.second(app.Addr),
 		AgentTimeout: int(m.cfg.AgentTimeout.Milliseconds()), ResolvConf: app.DNS, Netns: m.netns,
 	}, nil
 }
@@ -242,12 +242,8 @@ func (m *Manager) identity(p peer, h wire.Hello) (seccomp.App, error) {
 		}
 	}
 	if h.IP != "" {
-		ip, err := netip.ParseAddr(h.IP)
-		if err != nil || !ip.Unmap().Is4() {
-			return invalid("--ip %q: want an IPv4 address such as 1.1.1.1", h.IP)
-		}
-		if app.Addr = ip.Unmap(); app.Addr.IsUnspecified() || app.Addr.IsLoopback() || app.Addr.IsMulticast() || app.Addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			return invalid("--ip %q: not an address that can serve; use a unicast one such as 1.1.1.1", h.IP)
+		if app.Addr, err = virtualAddr(h.IP, hasIPv6); err != nil {
+			return invalid("%v", err)
 		}
 	}
 	if h.Name != "" {
@@ -299,6 +295,7 @@ func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed secc
 		return nil
 	}
 	if err == nil && !a.Holder {
+		e.App.UDPFrom = a.Hello.UDPFrom
 		err = m.place(ctx, e, p)
 	}
 	if err != nil {
@@ -347,7 +344,7 @@ func (m *Manager) entry(ctx context.Context, p peer, a wire.Attach) (*entry, err
 	if err := m.claim(ctx, &app, a.Hello); err != nil {
 		return nil, err
 	}
-	app.ID = ax.AppID(a.AppID)
+	app.ID, app.UDPFrom = ax.AppID(a.AppID), a.Hello.UDPFrom
 	e = &entry{record: record{App: app, Token: a.Token, Hello: a.Hello}, expire: time.Now().Add(helloAfter)}
 	if err := m.place(ctx, e, p); err != nil {
 		return nil, err

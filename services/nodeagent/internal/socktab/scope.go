@@ -72,21 +72,24 @@ func (t *Table) CanListen(cookie uint64) (inTheWay Socket, ok bool) {
 	return Socket{}, true
 }
 
-// ReusePortHost returns the real address that a group of SO_REUSEPORT sockets already has, for a new member of it.
+// ReusePortHost returns the real address that a group of SO_REUSEPORT sockets already has, for a new member of it. UDP sockets
+// form one by SO_REUSEADDR, too.
 func (t *Table) ReusePortHost(cookie uint64) (netip.AddrPort, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, ok := t.sockets[cookie]
-	if !ok || s.scope == nil || !s.Reuse.Port {
+	if !ok || s.scope == nil || !s.shares() {
 		return netip.AddrPort{}, false
 	}
 	for _, other := range s.scope.binds[bindKey{s.Proto, s.Bound.Port()}] {
-		if other != s && other.App == s.App && other.Reuse.Port && other.Bound == s.Bound && other.V6Only == s.V6Only && other.Domain == s.Domain && other.Host.IsValid() {
+		if other != s && other.App == s.App && other.shares() && other.Bound == s.Bound && other.V6Only == s.V6Only && other.Domain == s.Domain && other.Host.IsValid() {
 			return other.Host, true
 		}
 	}
 	return netip.AddrPort{}, false
 }
+
+func (s *Socket) shares() bool { return s.Reuse.Port || s.Proto == ax.UDP && s.Reuse.Addr }
 
 // Unbind takes a binding back whose real bind failed.
 func (t *Table) Unbind(cookie uint64) {
@@ -111,7 +114,7 @@ func (t *Table) Loopback(id ScopeID, proto ax.Protocol, dest netip.AddrPort, cli
 	}
 	for _, exact := range []bool{true, false} {
 		for _, s := range scope.binds[bindKey{proto, dest.Port()}] {
-			if !s.Host.IsValid() || (proto == ax.TCP && s.State != Listening) || !servesFamily(s, dest.Addr()) {
+			if !s.Host.IsValid() || (proto == ax.TCP && s.State != Listening) || !s.Takes(dest.Addr()) {
 				continue
 			}
 			if clientDomain == domainInet && !s.Host.Addr().Is4() {

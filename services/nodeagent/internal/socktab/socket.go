@@ -41,10 +41,10 @@ type Socket struct {
 	HostPeer netip.AddrPort // real peer of an outgoing connection to an endpoint: the server's agent asks for it
 
 	Bound   netip.AddrPort // virtual address that bind(2) set, if it did
-	Service netip.AddrPort // virtual address of the endpoint that stands for it in the service table, if Published
+	Service netip.AddrPort // virtual address of the endpoint that stands for it in the service table, if Published; over UDP also at which others see a client
 
 	Reuse     Reuse
-	V6Only    bool
+	V6Only    bool // the application has set IPV6_V6ONLY; the real socket has it only if Host is an IPv6 address
 	Foreign   bool // made outside AppSwitch: its addresses are real
 	Pooled    bool // Host's port came from the port pool
 	Published bool
@@ -55,6 +55,7 @@ type Socket struct {
 	admitted bool      // the server's accept has asked for this outgoing connection
 	ghost    time.Time // when a closed outgoing connection is forgotten; zero while it is open
 	scope    *Scope    // loopback that it belongs to, while bound
+	sessions *sessions // of a UDP socket; the table's lock guards them
 }
 
 // Reuse holds the options that let several sockets share an address.
@@ -73,6 +74,9 @@ func (s *Socket) Disconnect() {
 	}
 }
 
+// Serves reports whether an endpoint in the service table stands for the socket.
+func (s *Socket) Serves() bool { return s.Published && (s.State == Listening || s.Proto == ax.UDP) }
+
 // Outgoing reports whether the socket connects to an endpoint under AppSwitch, whose agent will ask who it is.
 func (s *Socket) Outgoing() bool {
 	return s.Proto == ax.TCP && s.HostPeer.IsValid() && s.Host.IsValid()
@@ -82,14 +86,15 @@ func (s *Socket) Outgoing() bool {
 // addresses, or a wildcard of a family that the other one serves.
 func overlaps(a, b *Socket) bool {
 	aa, bb := a.Bound.Addr(), b.Bound.Addr()
-	if !servesFamily(a, bb) && !servesFamily(b, aa) {
+	if !a.Takes(bb) && !b.Takes(aa) {
 		return false
 	}
 	return aa.IsUnspecified() || bb.IsUnspecified() || aa == bb
 }
 
-// servesFamily reports whether socket s can hold or receive address a: IPv4 on AF_INET and on dual-stack AF_INET6.
-func servesFamily(s *Socket, a netip.Addr) bool {
+// Takes reports whether the socket can hold or receive an address, going by the family alone: IPv4 on AF_INET and on
+// dual-stack AF_INET6.
+func (s *Socket) Takes(a netip.Addr) bool {
 	v4 := a.Unmap().Is4()
 	switch {
 	case s.Bound.Addr().Is4():

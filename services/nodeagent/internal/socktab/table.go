@@ -39,8 +39,11 @@ type Table struct {
 	waiters map[netip.AddrPort][]func() // accepts that wait for flows to a real address
 	ghosts  []*Socket                   // closed outgoing connections, oldest first
 	scopes  map[ScopeID]*Scope
-	record  [RecordSize]byte // one that is being written
-	grace   time.Time        // until then a missing flow may still be announced: the agent has just restarted
+	udp     map[uint16][]*Socket // UDP sockets by the port of their real address
+	record  [RecordSize]byte     // one that is being written
+
+	forgotten uint64    // sessions
+	grace     time.Time // until then a missing flow may still be announced: the agent has just restarted
 }
 
 type tuple struct{ client, server netip.AddrPort }
@@ -52,6 +55,7 @@ func New(journal Journal, log *slog.Logger) *Table {
 		sockets: map[uint64]*Socket{}, flows: map[tuple]*Socket{},
 		waiters: map[netip.AddrPort][]func(){},
 		scopes:  map[ScopeID]*Scope{},
+		udp:     map[uint16][]*Socket{},
 	}
 }
 
@@ -62,6 +66,7 @@ func (t *Table) Add(s Socket) {
 	s.slot = noSlot
 	if old := t.sockets[s.Cookie]; old != nil {
 		t.unbind(old)
+		t.unindex(old)
 		t.forget(old) // its place in the journal
 	}
 	t.insert(&s)
@@ -70,6 +75,7 @@ func (t *Table) Add(s Socket) {
 
 func (t *Table) insert(s *Socket) {
 	t.sockets[s.Cookie] = s
+	t.index(s)
 	if s.Outgoing() {
 		t.flows[tuple{s.Host, s.HostPeer}] = s
 	}
@@ -97,7 +103,13 @@ func (t *Table) Update(cookie uint64, change func(*Socket)) bool {
 	if s.Outgoing() {
 		t.dropFlow(s)
 	}
+	host := s.Host
+	t.unindex(s)
 	change(s)
+	t.index(s)
+	if s.Host.Port() != host.Port() {
+		s.sessions = nil // the others know it by its old address
+	}
 	if s.Outgoing() {
 		t.flows[tuple{s.Host, s.HostPeer}] = s
 	}
@@ -115,6 +127,7 @@ func (t *Table) Remove(cookie uint64, now time.Time) (Socket, bool) {
 	}
 	delete(t.sockets, cookie)
 	t.unbind(s)
+	t.unindex(s)
 	if s.Outgoing() && !s.admitted {
 		s.ghost = now.Add(GhostTime)
 		t.addGhost(s)
@@ -164,7 +177,7 @@ func (t *Table) Listens(closed Socket) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.sockets {
-		if s.State == Listening && s.App == closed.App && s.Proto == closed.Proto && s.Host == closed.Host && s.Service == closed.Service {
+		if s.Serves() && s.App == closed.App && s.Proto == closed.Proto && s.Host == closed.Host && s.Service == closed.Service {
 			return true
 		}
 	}

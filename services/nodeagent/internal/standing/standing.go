@@ -68,7 +68,7 @@ func (b *Board) PutEndpoint(e ax.Endpoint) {
 	}
 	b.endpoints[e.ID] = entry
 	b.publisher.PutEndpoint(b.stands(entry, w))
-	if w.Check.Type != "" && (w.Check.Port == 0 || w.Check.Port == e.Service.Port()) {
+	if w.Check.Type != "" && e.Proto == ax.TCP && (w.Check.Port == 0 || w.Check.Port == e.Service.Port()) {
 		entry.checked = true
 		b.checker.Watch(health.Target{ID: e.ID, Check: w.Check, Service: e.Service, Host: e.Host})
 	}

@@ -16,6 +16,7 @@ const (
 	ioctlAddfd    = 0x40182103
 	ioctlSetFlags = 0x40082104
 
+	addfdSetFD     = 1 // SECCOMP_ADDFD_FLAG_SETFD
 	flagContinue   = 1 // SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	fdSyncWakeUp   = 1 // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, Linux 6.6
 	notifSize      = 80
@@ -78,7 +79,16 @@ func Valid(listener int, id uint64) bool {
 // caller has taken the descriptor (seccomp_notify_addfd in kernel/seccomp.c): if the agent is killed in between, the
 // caller's system call returns 0, with no descriptor behind it.
 func Inject(listener int, id uint64, fd int, cloexec bool) (int, syscall.Errno) {
-	a := addfd{id: id, srcfd: uint32(fd)}
+	return inject(listener, addfd{id: id, srcfd: uint32(fd)}, cloexec)
+}
+
+// InjectAt is Inject with the number given: what is open there is closed, as by dup2. EBADF: it is beyond the caller's
+// RLIMIT_NOFILE.
+func InjectAt(listener int, id uint64, fd, number int, cloexec bool) (int, syscall.Errno) {
+	return inject(listener, addfd{id: id, flags: addfdSetFD, srcfd: uint32(fd), newfd: uint32(number)}, cloexec)
+}
+
+func inject(listener int, a addfd, cloexec bool) (int, syscall.Errno) {
 	if cloexec {
 		a.newfdFlg = unix.O_CLOEXEC
 	}

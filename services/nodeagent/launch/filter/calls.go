@@ -21,25 +21,27 @@ var machines = map[string]machine{
 	"amd64": {
 		audit: auditX8664, foreignAudit: auditI386, x32: x32Bit,
 		calls: []rule{
+			{32, toUDP}, // dup
 			{41, toSocket},
 			{42, toNotify},     // connect
 			{43, toNotify},     // accept
 			{44, toAddress},    // sendto
 			{45, toAddress},    // recvfrom
-			{46, toNotify},     // sendmsg
-			{47, toNotify},     // recvmsg
+			{46, toSendmsg},    // sendmsg
+			{47, toUDP},        // recvmsg
 			{49, toNotify},     // bind
 			{50, toNotify},     // listen
 			{51, toNotify},     // getsockname
 			{52, toNotify},     // getpeername
 			{54, toSetsockopt}, // setsockopt
 			{55, toGetsockopt}, // getsockopt
-			{288, toNotify},    // accept4
-			{299, toNotify},    // recvmmsg
-			{307, toNotify},    // sendmmsg
-			{425, toNoSys},     // io_uring_setup
-			{426, toNoSys},     // io_uring_enter
-			{427, toNoSys},     // io_uring_register
+			{72, toFcntl},
+			{288, toNotify},   // accept4
+			{299, toUDP},      // recvmmsg
+			{307, toSendmmsg}, // sendmmsg
+			{425, toNoSys},    // io_uring_setup
+			{426, toNoSys},    // io_uring_enter
+			{427, toNoSys},    // io_uring_register
 		},
 		foreignCalls: refuse(
 			102,           // socketcall
@@ -54,6 +56,8 @@ var machines = map[string]machine{
 	"arm64": {
 		audit: auditAArch64, foreignAudit: auditARM,
 		calls: []rule{
+			{23, toUDP}, // dup
+			{25, toFcntl},
 			{198, toSocket},
 			{200, toNotify},     // bind
 			{201, toNotify},     // listen
@@ -65,11 +69,11 @@ var machines = map[string]machine{
 			{207, toAddress},    // recvfrom
 			{208, toSetsockopt}, // setsockopt
 			{209, toGetsockopt}, // getsockopt
-			{211, toNotify},     // sendmsg
-			{212, toNotify},     // recvmsg
+			{211, toSendmsg},    // sendmsg
+			{212, toUDP},        // recvmsg
 			{242, toNotify},     // accept4
-			{243, toNotify},     // recvmmsg
-			{269, toNotify},     // sendmmsg
+			{243, toUDP},        // recvmmsg
+			{269, toSendmmsg},   // sendmmsg
 			{425, toNoSys},      // io_uring_setup
 			{426, toNoSys},      // io_uring_enter
 			{427, toNoSys},      // io_uring_register
@@ -109,6 +113,12 @@ var families = []rule{
 	{44, toAFNoSupport}, // AF_XDP
 }
 
+// duplications are the commands of fcntl that give a descriptor another number.
+var duplications = []rule{
+	{0, toUDP},    // F_DUPFD
+	{1030, toUDP}, // F_DUPFD_CLOEXEC
+}
+
 // levels of setsockopt that have forbidden options.
 var levels = []rule{
 	{1, toSockLevel},  // SOL_SOCKET
@@ -117,26 +127,43 @@ var levels = []rule{
 	{6, toTCPLevel},   // IPPROTO_TCP
 }
 
-// readLevels are the levels of getsockopt that have options which tell the real addresses of a connection.
+// readLevels are the levels of getsockopt that have options which tell the real addresses of a connection, or of which the agent
+// knows the application's value.
 var readLevels = []rule{
-	{1, toGetSockLevel}, // SOL_SOCKET
-	{0, toGetIPLevel},   // IPPROTO_IP
-	{41, toGetIPLevel},  // IPPROTO_IPV6
+	{1, toGetSockLevel},  // SOL_SOCKET
+	{0, toGetIPLevel},    // IPPROTO_IP
+	{41, toGetIPv6Level}, // IPPROTO_IPV6
 }
 
 // forbiddenOptions would let an injected socket, which lives in the host's network namespace, choose its own way
 // through the host or take over addresses and connections, or see what is behind virtual ones. The last are refused as by a
 // kernel that doesn't have them: proxies ask for the original destination of every connection, and go on with getsockname.
+// Groups are refused as on a network without multicast: they would be the host's.
 var forbiddenOptions = map[label][]rule{
 	toSockLevel: {
 		{25, toPerm}, // SO_BINDTODEVICE
 		{36, toPerm}, // SO_MARK
 		{62, toPerm}, // SO_BINDTOIFINDEX
 	},
-	toIPLevel:   {{19, toPerm}}, // IP_TRANSPARENT
-	toIPv6Level: {{75, toPerm}}, // IPV6_TRANSPARENT
-	toTCPLevel:  {{19, toPerm}}, // TCP_REPAIR
+	toIPLevel: {
+		{19, toPerm},  // IP_TRANSPARENT
+		{35, toNoDev}, // IP_ADD_MEMBERSHIP
+		{39, toNoDev}, // IP_ADD_SOURCE_MEMBERSHIP
+		{42, toNoDev}, // MCAST_JOIN_GROUP
+		{46, toNoDev}, // MCAST_JOIN_SOURCE_GROUP
+	},
+	toIPv6Level: {
+		{75, toPerm},  // IPV6_TRANSPARENT
+		{20, toNoDev}, // IPV6_ADD_MEMBERSHIP
+		{42, toNoDev}, // MCAST_JOIN_GROUP
+		{46, toNoDev}, // MCAST_JOIN_SOURCE_GROUP
+	},
+	toTCPLevel: {{19, toPerm}}, // TCP_REPAIR
 
 	toGetSockLevel: {{28, toNoProtoOpt}}, // SO_PEERNAME
-	toGetIPLevel:   {{80, toNoProtoOpt}}, // SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST: the host's connection tracking
+	toGetIPLevel:   {{80, toNoProtoOpt}}, // SO_ORIGINAL_DST: the host's connection tracking
+	toGetIPv6Level: {
+		{80, toNoProtoOpt}, // IP6T_SO_ORIGINAL_DST
+		{26, toNotify},     // IPV6_V6ONLY: the real socket may be open to IPv4
+	},
 }

@@ -20,6 +20,7 @@ const (
 	opLoad    = 0x20 // A = 32 bits of struct seccomp_data at K
 	opEqual   = 0x15 // jump on A == K
 	opAtLeast = 0x35 // jump on A >= K, unsigned
+	opAnyBit  = 0x45 // jump on A & K != 0
 	opReturn  = 0x06
 )
 
@@ -33,6 +34,7 @@ const (
 // The errors with which calls are refused.
 const (
 	ErrnoPerm        = 1  // EPERM
+	ErrnoNoDev       = 19 // ENODEV
 	ErrnoNoSys       = 38 // ENOSYS
 	ErrnoNoProtoOpt  = 92 // ENOPROTOOPT
 	ErrnoAFNoSupport = 97 // EAFNOSUPPORT
@@ -59,6 +61,7 @@ const (
 	toPerm
 	toNoSys
 	toNoProtoOpt
+	toNoDev
 	toAFNoSupport
 	toSocket     // by address family
 	toAddress    // notify if the fifth argument, an address, is given
@@ -70,11 +73,21 @@ const (
 	toGetsockopt // by level and name
 	toGetSockLevel
 	toGetIPLevel
+	toGetIPv6Level
+	toUDP      // notify if the first argument, a descriptor, is one of the numbers of UDP sockets
+	toSendmsg  // the same, but TCP Fast Open, which connects, is notified on any
+	toSendmmsg // the same, with the flags in another place
+	toFcntl    // by command: a duplicate of a UDP socket gets such a number, too
 	fixedLabels
 )
 
-// Program returns the filter for an architecture, named as GOARCH does.
-func Program(goarch string) ([]Instruction, error) {
+// fastOpen is MSG_FASTOPEN.
+const fastOpen = 0x20000000
+
+// Program returns the filter for an architecture, named as GOARCH does. UDP sockets have descriptors from the number udpFrom
+// on: the calls of the sendmsg family carry their addresses in memory, and only the number tells whether they matter. Over
+// TCP they don't, so that programs which use them there are not made to wait.
+func Program(goarch string, udpFrom uint32) ([]Instruction, error) {
 	m, ok := machines[goarch]
 	if !ok {
 		return nil, text.Error("no system call filter for ", goarch, ": amd64 and arm64 have one")
@@ -95,12 +108,12 @@ func Program(goarch string) ([]Instruction, error) {
 	a.mark(foreign)
 	a.load(offNr)
 	a.search(m.foreignCalls)
-	a.checks()
+	a.checks(udpFrom)
 	return a.link()
 }
 
 // checks emits what the leaves of the search jump to.
-func (a *assembler) checks() {
+func (a *assembler) checks(udpFrom uint32) {
 	a.mark(toSocket) // an int: the kernel, too, ignores the upper half of the register
 	a.load(offLow(0))
 	a.choose(families, toAllow)
@@ -114,7 +127,22 @@ func (a *assembler) checks() {
 	a.jump(opEqual, 0, toAllow, toNotify)
 
 	a.options(toSetsockopt, levels, toSockLevel, toIPLevel, toIPv6Level, toTCPLevel)
-	a.options(toGetsockopt, readLevels, toGetSockLevel, toGetIPLevel)
+	a.options(toGetsockopt, readLevels, toGetSockLevel, toGetIPLevel, toGetIPv6Level)
+
+	plain := a.label()
+	a.mark(toSendmsg)
+	a.load(offLow(2))
+	a.jump(opAnyBit, fastOpen, toNotify, plain)
+	a.mark(toSendmmsg)
+	a.load(offLow(3))
+	a.jump(opAnyBit, fastOpen, toNotify, plain)
+	a.mark(toFcntl)
+	a.load(offLow(1))
+	a.choose(duplications, toAllow)
+	a.mark(plain)
+	a.mark(toUDP) // a negative descriptor is a big number: the agent refuses it as the kernel does
+	a.load(offLow(0))
+	a.jump(opAtLeast, udpFrom, toNotify, toAllow)
 
 	for _, v := range []struct {
 		at  label
@@ -124,6 +152,7 @@ func (a *assembler) checks() {
 		{toNotify, RetNotify},
 		{toPerm, RetErrno(ErrnoPerm)},
 		{toNoSys, RetErrno(ErrnoNoSys)},
+		{toNoDev, RetErrno(ErrnoNoDev)},
 		{toNoProtoOpt, RetErrno(ErrnoNoProtoOpt)},
 		{toAFNoSupport, RetErrno(ErrnoAFNoSupport)},
 	} {

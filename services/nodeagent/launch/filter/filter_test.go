@@ -17,6 +17,7 @@ const (
 	notify       = filter.RetNotify
 	perm         = 0x00050000 | 1
 	noSys        = 0x00050000 | 38
+	noDev        = 0x00050000 | 19
 	notSupported = 0x00050000 | 97
 	noProtoOpt   = 0x00050000 | 92
 )
@@ -65,6 +66,8 @@ func interpret(t *testing.T, program []filter.Instruction, d data) (verdict uint
 			yes = a == in.K
 		case 0x35:
 			yes = a >= in.K
+		case 0x45:
+			yes = a&in.K != 0
 		default:
 			t.Fatalf("instruction %d has code %#x", pc, in.Code)
 		}
@@ -80,7 +83,7 @@ func interpret(t *testing.T, program []filter.Instruction, d data) (verdict uint
 
 func program(t *testing.T, goarch string) []filter.Instruction {
 	t.Helper()
-	p, err := filter.Program(goarch)
+	p, err := filter.Program(goarch, udpFrom)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +97,10 @@ type call struct {
 	args    [6]uint64
 	verdict uint32
 }
+
+const udpFrom = 768 // the first number of UDP sockets
+
+const fastOpen = 0x20000000 // MSG_FASTOPEN
 
 const high = 1 << 32 // the upper half of a register
 
@@ -141,10 +148,27 @@ var calls = []call{
 	{"recv", 45, 207, [6]uint64{3, 4, 5, 0, 0, 1}, allow},
 	{"recvfrom", 45, 207, [6]uint64{3, 4, 5, 0, 8}, notify},
 	{"recvfrom, upper half", 45, 207, [6]uint64{3, 4, 5, 0, high << 31}, notify},
-	{"sendmsg", 46, 211, [6]uint64{}, notify},
-	{"recvmsg", 47, 212, [6]uint64{}, notify},
-	{"recvmmsg", 299, 243, [6]uint64{}, notify},
-	{"sendmmsg", 307, 269, [6]uint64{}, notify},
+	{"sendmsg", 46, 211, [6]uint64{udpFrom - 1, 1, 0x4000}, allow},
+	{"sendmsg, UDP", 46, 211, [6]uint64{udpFrom, 1, 0x4000}, notify},
+	{"sendmsg, upper half", 46, 211, [6]uint64{high | 5}, allow},
+	{"sendmsg, UDP, upper half", 46, 211, [6]uint64{high | udpFrom + 9}, notify},
+	{"sendmsg, negative", 46, 211, [6]uint64{0xffffffff}, notify},
+	{"sendmsg, fast open", 46, 211, [6]uint64{5, 1, fastOpen}, notify},
+	{"sendmsg, fast open among flags", 46, 211, [6]uint64{5, 1, fastOpen | 0x4000}, notify},
+	{"recvmsg", 47, 212, [6]uint64{5, 1, fastOpen}, allow},
+	{"recvmsg, UDP", 47, 212, [6]uint64{udpFrom + 1}, notify},
+	{"recvmmsg", 299, 243, [6]uint64{5}, allow},
+	{"recvmmsg, UDP", 299, 243, [6]uint64{udpFrom}, notify},
+	{"sendmmsg", 307, 269, [6]uint64{5, 1, fastOpen, 0}, allow},
+	{"sendmmsg, UDP", 307, 269, [6]uint64{udpFrom}, notify},
+	{"sendmmsg, fast open", 307, 269, [6]uint64{5, 1, 1, fastOpen}, notify},
+	{"dup", 32, 23, [6]uint64{5}, allow},
+	{"dup, UDP", 32, 23, [6]uint64{udpFrom}, notify},
+	{"F_DUPFD", 72, 25, [6]uint64{5, 0, udpFrom}, allow},
+	{"F_DUPFD, UDP", 72, 25, [6]uint64{udpFrom, 0, 3}, notify},
+	{"F_DUPFD_CLOEXEC, UDP", 72, 25, [6]uint64{udpFrom, 1030, 3}, notify},
+	{"F_GETFL, UDP", 72, 25, [6]uint64{udpFrom, 3}, allow},
+	{"dup2, UDP", 33, 24, [6]uint64{udpFrom, 0}, allow},
 
 	{"SO_REUSEADDR", 54, 208, [6]uint64{3, 1, 2}, allow},
 	{"SO_BINDTODEVICE", 54, 208, [6]uint64{3, 1, 25}, perm},
@@ -155,6 +179,12 @@ var calls = []call{
 	{"IP_TRANSPARENT", 54, 208, [6]uint64{3, 0, 19}, perm},
 	{"IPV6_V6ONLY", 54, 208, [6]uint64{3, 41, 26}, allow},
 	{"IPV6_TRANSPARENT", 54, 208, [6]uint64{3, 41, 75}, perm},
+	{"IP_ADD_MEMBERSHIP", 54, 208, [6]uint64{3, 0, 35}, noDev},
+	{"IP_DROP_MEMBERSHIP", 54, 208, [6]uint64{3, 0, 36}, allow},
+	{"IP_ADD_SOURCE_MEMBERSHIP", 54, 208, [6]uint64{3, 0, 39}, noDev},
+	{"MCAST_JOIN_GROUP", 54, 208, [6]uint64{3, 0, 42}, noDev},
+	{"MCAST_JOIN_GROUP, IPv6", 54, 208, [6]uint64{3, 41, 42}, noDev},
+	{"IPV6_ADD_MEMBERSHIP", 54, 208, [6]uint64{3, 41, 20}, noDev},
 	{"TCP_NODELAY", 54, 208, [6]uint64{3, 6, 1}, allow},
 	{"TCP_REPAIR", 54, 208, [6]uint64{3, 6, 19}, perm},
 	{"option 19 of SOL_SOCKET", 54, 208, [6]uint64{3, 1, 19}, allow},
@@ -165,6 +195,9 @@ var calls = []call{
 	{"SO_ORIGINAL_DST", 55, 209, [6]uint64{3, 0, 80}, noProtoOpt},
 	{"SO_ORIGINAL_DST, upper halves", 55, 209, [6]uint64{3, high, high | 80}, noProtoOpt},
 	{"IP6T_SO_ORIGINAL_DST", 55, 209, [6]uint64{3, 41, 80}, noProtoOpt},
+	{"get IPV6_V6ONLY", 55, 209, [6]uint64{3, 41, 26}, notify},
+	{"get IPV6_RECVERR", 55, 209, [6]uint64{3, 41, 25}, allow},
+	{"get IP option 26", 55, 209, [6]uint64{3, 0, 26}, allow},
 	{"TCP_INFO", 55, 209, [6]uint64{3, 6, 11}, allow},
 
 	{"io_uring_setup", 425, 425, [6]uint64{}, noSys},
@@ -249,7 +282,7 @@ func TestShape(t *testing.T) {
 			}
 		}
 	}
-	if _, err := filter.Program("riscv64"); err == nil {
+	if _, err := filter.Program("riscv64", udpFrom); err == nil {
 		t.Error("a program for an architecture without tables")
 	}
 }

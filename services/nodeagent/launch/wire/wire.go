@@ -56,6 +56,9 @@ type Hello struct {
 	Command  []string          `json:"command"`          // program and arguments, for people; cut to 4 KiB
 	// Health says how the program wants its services checked, as --health-* do: "check=http:/healthz", "interval=5s".
 	Health []string `json:"health,omitempty"`
+	// UDPFrom is the first of the descriptor numbers that UDP sockets get (package filter); 0, from a launcher that knows
+	// nothing of this, if they may have any: its filter stops the sendmsg family on every socket.
+	UDPFrom int `json:"udpFrom,omitempty"`
 }
 
 // Welcome grants the identity.
@@ -66,6 +69,9 @@ type Welcome struct {
 	IP           string `json:"ip"`           // the application's virtual address: goes on lo in the new namespace
 	AgentTimeout int    `json:"agentTimeout"` // milliseconds for which calls wait for a dead agent
 	ResolvConf   bool   `json:"resolvConf"`   // replace /etc/resolv.conf by the run directory's
+	// Second is the address that the program has besides IP, if any: an IPv6 one goes with the IPv4 address that it would
+	// have had without.
+	Second string `json:"second,omitempty"`
 	// Netns is the agent's network namespace as /proc/self/ns/net names it ("net:[4026531840]"): a launcher that may
 	// not make a namespace knows by it whether it is in a container (and stays in its namespace) or on the host.
 	Netns string `json:"netns,omitempty"`
@@ -158,6 +164,7 @@ func (h *Hello) fields(c *codec) {
 	c.truth(6, &h.DNS)
 	c.texts(7, &h.Command)
 	c.texts(20, &h.Health)
+	c.number(30, &h.UDPFrom)
 }
 
 func (w *Welcome) fields(c *codec) {
@@ -168,6 +175,7 @@ func (w *Welcome) fields(c *codec) {
 	c.number(5, &w.AgentTimeout)
 	c.truth(6, &w.ResolvConf)
 	c.text(7, &w.Netns)
+	c.text(8, &w.Second)
 }
 
 func (a *Attach) fields(c *codec) {

@@ -17,7 +17,7 @@ var hello = wire.Hello{
 var messages = map[string]wire.Message{
 	"hello":    {Hello: &hello},
 	"empty":    {Hello: &wire.Hello{}},
-	"welcome":  {Welcome: &wire.Welcome{Version: 1, AppID: "0badcafe", Token: "t", IP: "::1", AgentTimeout: 30000, ResolvConf: true, Netns: "net:[1]"}},
+	"welcome":  {Welcome: &wire.Welcome{Version: 1, AppID: "0badcafe", Token: "t", IP: "::1", AgentTimeout: 30000, ResolvConf: true, Netns: "net:[1]", Second: "10.0.0.1"}},
 	"attach":   {Attach: &wire.Attach{Version: 1, AppID: "0badcafe", Token: "t", PID: 1 << 22, Holder: true, Hello: hello}},
 	"negative": {Attach: &wire.Attach{PID: -1}},
 	"attached": {Attached: &wire.Attached{Version: 1}},

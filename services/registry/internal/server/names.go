@@ -68,13 +68,8 @@ func alphanumeric(c byte) bool {
 
 // checkVirtual accepts addresses at which a service can be.
 func checkVirtual(field string, a netip.Addr) error {
-	switch {
-	case a.IsUnspecified(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return fmt.Errorf("%s: %s is not the address of one service", field, a)
-	case a.IsLoopback():
-		return fmt.Errorf("%s: %s is loopback, which every application has to itself", field, a)
-	case a.IsLinkLocalUnicast():
-		return fmt.Errorf("%s: %s is link-local, which means another machine on every link", field, a)
+	if err := ax.CheckVirtual(a); err != nil {
+		return fmt.Errorf("%s: %w", field, err)
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ type acceptQueue struct {
 	cookie  uint64
 	domain  int
 	host    netip.AddrPort // real address of the listening socket
+	server  netip.AddrPort // and its own virtual one
 	fd      int            // duplicate of the listening socket, while somebody waits for connections; else -1
 	waiting []*acceptCall  // in order
 	pending *accepted      // whose connect is under way: not yet known who it is
@@ -99,6 +100,7 @@ func (t *task) queue(s socktab.Socket) *acceptQueue {
 	q := t.accepts[s.Cookie]
 	if q == nil {
 		q = &acceptQueue{t: t, cookie: s.Cookie, domain: s.Domain, host: s.Host, fd: -1}
+		q.server = netip.AddrPortFrom(t.ownAddr(s.Domain == unix.AF_INET), s.Local.Port())
 		t.accepts[s.Cookie] = q
 	}
 	return q
@@ -157,7 +159,7 @@ func (q *acceptQueue) admit(conn *accepted) bool {
 	}
 	switch {
 	case admission == socktab.Known:
-		conn.peer = peer
+		conn.peer = fit(peer, q.domain, conn.Peer, q.server)
 		return true
 	case admission == socktab.Pending && conn.asked == 0:
 		conn.asked, conn.deadline = asked, now().Add(admissionTimeout)

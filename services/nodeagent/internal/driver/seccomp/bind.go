@@ -39,7 +39,7 @@ func (t *task) bind(c *call) {
 	if !t.waits(c) {
 		return
 	}
-	local, errno := t.bindAddress(s.Domain, fd, raw)
+	local, errno := t.bindAddress(&s, fd, raw)
 	if errno == 0 {
 		errno = t.bindTo(fd, s, local, c.replay)
 	}
@@ -47,7 +47,8 @@ func (t *task) bind(c *call) {
 }
 
 // bindAddress reads the address that the application wants, and refuses one that is not its own (EADDRNOTAVAIL).
-func (t *task) bindAddress(domain, fd int, raw []byte) (netip.AddrPort, syscall.Errno) {
+func (t *task) bindAddress(s *socktab.Socket, fd int, raw []byte) (netip.AddrPort, syscall.Errno) {
+	domain := s.Domain
 	sa, errno := procmem.ParseSockaddr(raw)
 	if errno != 0 {
 		return netip.AddrPort{}, errno
@@ -61,12 +62,12 @@ func (t *task) bindAddress(domain, fd int, raw []byte) (netip.AddrPort, syscall.
 	if int(sa.Family) != domain {
 		return netip.AddrPort{}, syscall.EAFNOSUPPORT
 	}
-	if sa.Addr.Addr().Is4In6() && v6only(fd) {
+	if sa.Addr.Addr().Is4In6() && only6(fd, s) {
 		return netip.AddrPort{}, syscall.EINVAL
 	}
 	local := unmap(sa.Addr)
 	ip := local.Addr()
-	if !ip.IsUnspecified() && !ip.IsLoopback() && ip != t.app.Addr {
+	if !ip.IsUnspecified() && !ip.IsLoopback() && ip != t.ownAddr(ip.Is4()) {
 		return netip.AddrPort{}, syscall.EADDRNOTAVAIL
 	}
 	return local, 0
@@ -77,13 +78,16 @@ func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay boo
 	again := replay && s.State == socktab.Bound && (s.Local == local || local.Port() == 0)
 	switch {
 	case again && s.Host.IsValid():
+		if s.Proto == ax.UDP {
+			t.publishDatagram(s.Cookie)
+		}
 		return 0 // carried out before the earlier agent died
 	case again: // in part
 	case s.State != socktab.Fresh || s.Foreign:
 		return syscall.EINVAL
 	}
 	reuse := reuseOptions(fd)
-	only6 := s.Domain == unix.AF_INET6 && v6only(fd)
+	only6 := only6(fd, &s)
 	if local.Port() == 0 {
 		return t.bindAny(fd, s, local, reuse, only6, replay)
 	}
@@ -99,13 +103,17 @@ func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay boo
 		t.d.SocketClosed(other.Cookie)
 	}
 	crashpoint.Here(crashpoint.BindEntered)
-	host, pooled, errno := t.bindReal(fd, s, local, only6, replay)
+	host, pooled, errno := t.bindReal(fd, s, local, replay)
 	crashpoint.Here(crashpoint.BindBound)
 	if errno != 0 {
 		table.Unbind(s.Cookie)
+		t.closeTo4(fd, s.Cookie)
 		return errno
 	}
 	table.Update(s.Cookie, func(s *socktab.Socket) { s.Host, s.Pooled = host, pooled })
+	if s.Proto == ax.UDP {
+		t.publishDatagram(s.Cookie)
+	}
 	return 0
 }
 
@@ -128,17 +136,22 @@ func closed(other socktab.Socket, asks socktab.Reuse) bool {
 	if asks.Addr {
 		_ = sys.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
-	if other.V6Only {
-		_ = sys.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	if other.Domain == unix.AF_INET6 {
+		only := 0
+		if other.V6Only && !other.Host.Addr().Is4() {
+			only = 1
+		}
+		_ = sys.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
 	}
 	return bindSocket(fd, other.Domain, other.Host) == 0
 }
 
 // bindAny binds to port 0: the virtual port is the real one, which nobody else can have.
 func (t *task) bindAny(fd int, s socktab.Socket, local netip.AddrPort, reuse socktab.Reuse, only6, replay bool) syscall.Errno {
-	host, pooled, errno := t.bindReal(fd, s, local, only6, replay)
+	host, pooled, errno := t.bindReal(fd, s, local, replay)
 	crashpoint.Here(crashpoint.BindBound)
 	if errno != 0 {
+		t.closeTo4(fd, s.Cookie)
 		return errno
 	}
 	local = netip.AddrPortFrom(local.Addr(), host.Port())
@@ -146,13 +159,16 @@ func (t *task) bindAny(fd int, s socktab.Socket, local netip.AddrPort, reuse soc
 	t.d.deps.Table.Update(s.Cookie, func(s *socktab.Socket) {
 		s.Local, s.State, s.Host, s.Pooled = local, socktab.Bound, host, pooled
 	})
+	if s.Proto == ax.UDP {
+		t.publishDatagram(s.Cookie) // not pooled: only where others see it
+	}
 	return 0
 }
 
 // bindReal binds to the real address that stands for a virtual one. The host's own loopback is taken as it is;
 // everything else gets a port of the pool. Of a bind that an agent had begun that died, what is done stays: the port is then
 // nobody's in this agent's pool, which finds it busy.
-func (t *task) bindReal(fd int, s socktab.Socket, local netip.AddrPort, only6, replay bool) (host netip.AddrPort, pooled bool, errno syscall.Errno) {
+func (t *task) bindReal(fd int, s socktab.Socket, local netip.AddrPort, replay bool) (host netip.AddrPort, pooled bool, errno syscall.Errno) {
 	if replay {
 		if host := realName(fd, sys.Getsockname); host.Port() != 0 {
 			return host, false, 0
@@ -162,7 +178,8 @@ func (t *task) bindReal(fd int, s socktab.Socket, local netip.AddrPort, only6, r
 		errno = bindSocket(fd, s.Domain, local)
 		return realName(fd, sys.Getsockname), false, errno
 	}
-	ip := t.realAddress(local.Addr(), only6)
+	ip := t.realAddress(local.Addr())
+	t.openTo4(fd, &s, ip)
 	if shared, ok := t.d.deps.Table.ReusePortHost(s.Cookie); ok {
 		if errno = bindSocket(fd, s.Domain, shared); errno == 0 && t.d.deps.Ports.Share(shared.Port()) {
 			pooled = true
@@ -173,19 +190,8 @@ func (t *task) bindReal(fd int, s socktab.Socket, local netip.AddrPort, only6, r
 		errno = bindSocket(fd, s.Domain, netip.AddrPortFrom(ip, 0)) // a client: any port will do
 		return realName(fd, sys.Getsockname), false, errno
 	}
-	host, pooled, errno = t.bindPooled(fd, s.Domain, ip)
-	if errno == syscall.EADDRNOTAVAIL && only6 && !local.Addr().IsLoopback() {
-		// The host has IPv6 switched off, and so no IPv6 loopback, yet binding to the wildcard works there. It does here,
-		// too, and the loopback interface keeps the socket out of reach should IPv6 be switched on again.
-		if errno = sys.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, loopbackIndex); errno == 0 {
-			return t.bindPooled(fd, s.Domain, netip.IPv6Unspecified())
-		}
-	}
-	return host, pooled, errno
+	return t.bindPooled(fd, s.Domain, ip)
 }
-
-// loopbackIndex is the index of lo in every network namespace.
-const loopbackIndex = 1
 
 // bindPooled takes ports from the pool until one is free on the host too: the pool overlaps the kernel's ephemeral
 // range.
@@ -217,12 +223,12 @@ func (t *task) bindPooled(fd, domain int, ip netip.Addr) (netip.AddrPort, bool, 
 }
 
 // realAddress is where a virtual address is bound on the host: loopback stays on loopback, the rest is on the node's
-// address. A socket that takes IPv6 alone can't be on that, and gets IPv6 loopback: it serves its own loopback only.
-func (t *task) realAddress(ip netip.Addr, only6 bool) netip.Addr {
+// address.
+func (t *task) realAddress(ip netip.Addr) netip.Addr {
 	switch {
 	case ip.IsLoopback() && ip.Is4():
 		return loopback4
-	case ip.IsLoopback(), only6:
+	case ip.IsLoopback():
 		return netip.IPv6Loopback()
 	}
 	return t.d.cfg.NodeAddr
@@ -294,11 +300,12 @@ func (t *task) listenOn(fd int, s socktab.Socket, c *call) syscall.Errno {
 	var endpoint ax.Endpoint
 	table.Update(s.Cookie, func(s *socktab.Socket) {
 		s.State, s.Backlog = socktab.Listening, backlog
-		if s.Foreign || s.Local.Addr().IsLoopback() || !s.Host.Addr().Is4() {
-			return // reachable from its own loopback at most
+		ip := serviceAddr(t.app.Addr, t.d.cfg.NodeAddr, s)
+		if s.Foreign || !ip.IsValid() {
+			return
 		}
 		s.Published = true
-		s.Service = netip.AddrPortFrom(t.app.Addr, s.Local.Port())
+		s.Service = netip.AddrPortFrom(ip, s.Local.Port())
 		endpoint = Endpoint(t.app, *s)
 	})
 	if endpoint.ID != "" {
@@ -307,10 +314,15 @@ func (t *task) listenOn(fd int, s socktab.Socket, c *call) syscall.Errno {
 	return 0
 }
 
-// Endpoint is what stands for a published socket in the service table.
+// Endpoint is what stands for a published socket in the service table. The application's name leads to its own address
+// alone.
 func Endpoint(app App, s socktab.Socket) ax.Endpoint {
+	name := app.DNSName()
+	if s.Service.Addr() != app.Addr {
+		name = ""
+	}
 	return ax.Endpoint{
 		ID: ax.MakeEndpointID(s.App, s.Proto, s.Service, s.Host.Port()), App: s.App, Node: app.Node, Cluster: app.Cluster,
-		Proto: s.Proto, Service: s.Service, Host: s.Host, Labels: app.Labels, Name: app.DNSName(),
+		Proto: s.Proto, Service: s.Service, Host: s.Host, Labels: app.Labels, Name: name,
 	}
 }

@@ -67,7 +67,7 @@ func (t *task) connect(c *call) {
 		return
 	}
 	if errno == 0 {
-		errno = checkFamily(s.Domain, fd, sa)
+		errno = checkFamily(&s, fd, sa)
 	}
 	if errno != 0 {
 		sys.Close(fd)
@@ -79,14 +79,14 @@ func (t *task) connect(c *call) {
 }
 
 // checkFamily gives the errno of tcp_v4_connect and tcp_v6_connect for an address of another family.
-func checkFamily(domain, fd int, sa procmem.Sockaddr) syscall.Errno {
-	if int(sa.Family) != domain {
-		if domain == unix.AF_INET6 && sa.Family == unix.AF_INET {
+func checkFamily(s *socktab.Socket, fd int, sa procmem.Sockaddr) syscall.Errno {
+	if int(sa.Family) != s.Domain {
+		if s.Domain == unix.AF_INET6 && sa.Family == unix.AF_INET {
 			return syscall.EINVAL // shorter than sockaddr_in6
 		}
 		return syscall.EAFNOSUPPORT
 	}
-	if sa.Addr.Addr().Is4In6() && v6only(fd) {
+	if sa.Addr.Addr().Is4In6() && only6(fd, s) {
 		return syscall.ENETUNREACH
 	}
 	return 0
@@ -109,6 +109,8 @@ func (t *task) disconnect(c *call, fd int, s socktab.Socket) {
 	errno := sys.Connect(fd, make([]byte, procmem.SizeInet4))
 	if errno == 0 {
 		t.d.deps.Table.Update(s.Cookie, (*socktab.Socket).Disconnect)
+		t.closeTo4(fd, s.Cookie)
+		t.disconnected(fd, s)
 	}
 	t.fail(c, errno)
 }
@@ -156,7 +158,12 @@ func (op *connect) resume() bool {
 // decide picks a target and tries it.
 func (op *connect) decide() {
 	var ok bool
-	if op.target, ok = op.t.resolve(op.s, op.dest, op.tried); !ok {
+	if op.s.Proto == ax.UDP {
+		op.target, ok = op.t.resolveDatagram(op.s, op.dest)
+	} else {
+		op.target, ok = op.t.resolve(op.s, op.dest, op.tried)
+	}
+	if !ok {
 		op.waitForSnapshot()
 		return
 	}
@@ -206,6 +213,7 @@ func (op *connect) attempt() {
 // borrowed and where the socket is about to connect, in case we die in between.
 func (op *connect) begin() syscall.Errno {
 	table := op.t.d.deps.Table
+	op.t.openTo4(op.fd, &op.s, op.target.addr.Addr())
 	if errno := op.bindSource(); errno != 0 {
 		return errno
 	}
@@ -301,6 +309,7 @@ func (op *connect) associate() syscall.Errno {
 	if op.target.errno != 0 {
 		op.target.addr = netip.AddrPortFrom(loopback4, unusedPort)
 	}
+	op.t.openTo4(op.fd, &op.s, op.target.addr.Addr())
 	if errno := sys.Connect(op.fd, procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)); errno != 0 {
 		return errno
 	}
@@ -308,7 +317,11 @@ func (op *connect) associate() syscall.Errno {
 	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) {
 		s.Peer, s.HostPeer = op.dest, op.target.addr
 		op.record(s, host, 0)
+		if !s.Published {
+			s.Service = netip.AddrPortFrom(op.t.app.Addr, s.Local.Port())
+		}
 	})
+	op.t.withdrawDatagram(op.s)
 	op.count()
 	return 0
 }
@@ -335,10 +348,7 @@ func (t *task) clientAddress(s *socktab.Socket, dest, host netip.AddrPort) netip
 	if dest.Addr().IsLoopback() {
 		return netip.AddrPortFrom(dest.Addr(), port)
 	}
-	if !dest.Addr().Is4() {
-		return host // the application has no IPv6 address of its own
-	}
-	return netip.AddrPortFrom(t.app.Addr, port)
+	return netip.AddrPortFrom(localAddr(t.app.Addr, t.d.cfg.NodeAddr, dest.Addr(), host.Addr()), port)
 }
 
 // isRefusal reports whether an endpoint can't be reached, so that another one may be.
@@ -422,6 +432,7 @@ func (op *connect) finish(errno syscall.Errno) {
 	default:
 		t.d.deps.Conns.Closed(op.s.Cookie)
 		t.d.deps.Table.Update(op.s.Cookie, (*socktab.Socket).Disconnect)
+		t.closeTo4(op.fd, op.s.Cookie)
 	}
 	op.log(errno)
 	if op.parked != nil {

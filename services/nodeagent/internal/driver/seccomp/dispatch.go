@@ -30,6 +30,8 @@ func (t *task) dispatch(c *call) {
 		t.getsockname(c)
 	case unix.SYS_GETPEERNAME:
 		t.getpeername(c)
+	case unix.SYS_GETSOCKOPT:
+		t.getsockopt(c)
 	case unix.SYS_SENDTO:
 		t.sendto(c)
 	case unix.SYS_RECVFROM:
@@ -42,6 +44,8 @@ func (t *task) dispatch(c *call) {
 		t.sendmmsg(c)
 	case unix.SYS_RECVMMSG:
 		t.recvmmsg(c)
+	case unix.SYS_DUP, unix.SYS_FCNTL:
+		t.dup(c)
 	default:
 		t.d.deps.Log.Error("call is not one that the filter hands over", "nr", c.nr, "app", t.app.ID)
 		t.fail(c, syscall.ENOSYS)

@@ -79,6 +79,7 @@ type App struct {
 	HostScope   bool            // its loopback is the host's own
 	DNS         bool            // its name lookups go to the resolver
 	Nameservers []netip.Addr    // those of its resolv.conf
+	UDPFrom     int             // first descriptor number of its UDP sockets; 0: any, its filter stops all messages
 	UID         uint32          // of the launcher: the only user, besides root, whose threads are served
 }
 

@@ -144,59 +144,89 @@ func (t *task) send(c *call, fd, flags int, try func() (int64, syscall.Errno)) {
 func (t *task) sendOne(c *call, fd int, s socktab.Socket, m *message, flags int) (int64, syscall.Errno) {
 	var hdr unix.Msghdr
 	var sa [procmem.SizeInet6]byte
-	var asked netip.AddrPort
+	var dest netip.AddrPort
+	var to target
 	if m.name != 0 && m.nameLen != 0 {
-		to, nameserver, errno := t.destination(c, fd, s, m)
-		if errno != 0 {
+		var errno syscall.Errno
+		if dest, to, errno = t.destination(c, fd, s, m); errno != 0 {
 			return 0, errno
 		}
-		b := procmem.AppendSockaddr(sa[:0], s.Domain, to)
+		b := procmem.AppendSockaddr(sa[:0], s.Domain, to.addr)
 		hdr.Name, hdr.Namelen = &b[0], uint32(len(b))
-		asked = nameserver
 	}
 	data, errno := t.gather(c, m.spans)
 	if errno != 0 {
 		return 0, errno
 	}
+	control, errno := t.sentControl(c, s, dest, m)
+	if errno != 0 {
+		return 0, errno
+	}
+	if len(control) > 0 {
+		hdr.Control, hdr.Controllen = &control[0], uint64(len(control))
+	}
 	if !sys.Valid(t.listener, c.id) {
 		return 0, syscall.EINTR
 	}
-	if asked.IsValid() {
-		t.lookups.asked(s.Cookie, data, asked)
+	switch {
+	case to.reason == ax.ReasonDNS:
+		t.lookups.asked(s.Cookie, data, dest)
+	case dest.IsValid():
+		if errno := t.announce(fd, s, dest, &to); errno != 0 {
+			return 0, errno
+		}
 	}
 	if len(data) > 0 {
 		iov := unix.Iovec{Base: unsafe.SliceData(data), Len: uint64(len(data))}
 		hdr.Iov, hdr.Iovlen = &iov, 1
 	}
-	n, errno := sys.Sendmsg(fd, &hdr, flags&(unix.MSG_CONFIRM|unix.MSG_DONTROUTE|unix.MSG_MORE))
+	n, errno := sys.Sendmsg(fd, &hdr, flags&(unix.MSG_CONFIRM|unix.MSG_DONTROUTE|unix.MSG_MORE|unix.MSG_OOB))
 	return int64(n), errno
 }
 
-// destination reads the address of a datagram and decides where it goes. Asked is the nameserver as the application
-// knows it, if the datagram is a name lookup.
-func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (to, asked netip.AddrPort, errno syscall.Errno) {
+// destination reads the address of a datagram, as the application knows it, and decides where it goes.
+func (t *task) destination(c *call, fd int, s socktab.Socket, m *message) (dest netip.AddrPort, to target, errno syscall.Errno) {
 	var buf [procmem.MaxSockaddr]byte
 	raw, errno := c.task().ReadSockaddr(m.name, int32(m.nameLen), &buf)
 	if errno != 0 {
-		return to, asked, errno
+		return dest, to, errno
 	}
-	sa, errno := procmem.ParseSockaddr(raw)
+	sa, errno := receiver(s.Domain, raw)
 	if errno == 0 && (s.Domain != unix.AF_INET6 || sa.Family != unix.AF_INET) { // udpv6_sendmsg takes AF_INET too
-		errno = checkFamily(s.Domain, fd, sa)
+		errno = checkFamily(&s, fd, sa)
 	}
 	if errno != 0 {
-		return to, asked, errno
+		return dest, to, errno
 	}
-	dest := localhost(unmap(sa.Addr))
-	target, ok := t.resolve(s, dest, nil)
+	dest = localhost(unmap(sa.Addr))
+	to, ok := t.resolveDatagram(s, dest)
 	if !ok {
-		return to, asked, syscall.ENETDOWN
+		return dest, to, syscall.ENETDOWN
 	}
-	if target.reason == ax.ReasonDNS {
-		asked = dest
+	t.openTo4(fd, &s, to.addr.Addr())
+	t.logDatagram(dest, &to)
+	return dest, to, to.errno
+}
+
+// receiver decodes the address of a datagram, with the errno of udp_sendmsg and udpv6_sendmsg.
+func receiver(domain int, raw []byte) (procmem.Sockaddr, syscall.Errno) {
+	if domain == unix.AF_INET {
+		if len(raw) < procmem.SizeInet4 {
+			return procmem.Sockaddr{}, syscall.EINVAL
+		}
+		switch binary.NativeEndian.Uint16(raw) {
+		case unix.AF_INET:
+		case unix.AF_UNSPEC:
+			binary.NativeEndian.PutUint16(raw, unix.AF_INET)
+		default:
+			return procmem.Sockaddr{}, syscall.EAFNOSUPPORT
+		}
 	}
-	t.logDatagram(dest, &target)
-	return target.addr, asked, target.errno
+	sa, errno := procmem.ParseSockaddr(raw)
+	if errno == 0 && sa.Addr.IsValid() && sa.Addr.Port() == 0 {
+		errno = syscall.EINVAL
+	}
+	return sa, errno
 }
 
 // gather copies a datagram out of the caller's memory. The copy is valid until the next one.

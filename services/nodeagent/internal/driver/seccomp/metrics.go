@@ -15,7 +15,10 @@ import (
 type Metrics struct {
 	PortsExhausted prometheus.Counter
 	Rejected       prometheus.Counter
-	calls          [maxCall]*callMetrics // by number; nil for what is not intercepted
+	UDPUnnumbered  prometheus.Counter
+
+	DatagramsRejected prometheus.Counter
+	calls             [maxCall]*callMetrics // by number; nil for what is not intercepted
 }
 
 const (
@@ -37,6 +40,7 @@ var callNames = map[int32]string{
 	unix.SYS_ACCEPT: "accept", unix.SYS_ACCEPT4: "accept4", unix.SYS_GETSOCKNAME: "getsockname", unix.SYS_GETPEERNAME: "getpeername",
 	unix.SYS_SENDTO: "sendto", unix.SYS_RECVFROM: "recvfrom", unix.SYS_SENDMSG: "sendmsg", unix.SYS_RECVMSG: "recvmsg",
 	unix.SYS_SENDMMSG: "sendmmsg", unix.SYS_RECVMMSG: "recvmmsg",
+	unix.SYS_DUP: "dup", unix.SYS_FCNTL: "fcntl",
 }
 
 // NewMetrics registers the driver's metrics.
@@ -47,6 +51,13 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		}),
 		Rejected: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "appswitch_nodeagent_connections_rejected_total", Help: "Connections to applications' host ports that nobody announced, and that were closed.",
+		}),
+		DatagramsRejected: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "appswitch_nodeagent_datagrams_rejected_total", Help: "Datagrams to applications' host ports from senders that nobody announced, and that were dropped.",
+		}),
+		UDPUnnumbered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "appswitch_nodeagent_udp_unnumbered_total",
+			Help: "UDP sockets for which no descriptor number was free that the filter knows them by: what they do by sendmsg and recvmsg is not translated.",
 		}),
 	}
 	thread := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -60,7 +71,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	for nr, name := range callNames {
 		m.calls[nr] = &callMetrics{name: name, thread: thread.WithLabelValues(name), whole: whole.WithLabelValues(name)}
 	}
-	return m, errors.Join(r.Register(m.PortsExhausted), r.Register(m.Rejected), r.Register(thread), r.Register(whole), r.Register(outcomes{m}))
+	return m, errors.Join(r.Register(m.PortsExhausted), r.Register(m.Rejected), r.Register(m.UDPUnnumbered), r.Register(m.DatagramsRejected), r.Register(thread), r.Register(whole), r.Register(outcomes{m}))
 }
 
 func (m *Metrics) of(nr int32) *callMetrics {

@@ -52,16 +52,11 @@ func (t *task) recvmmsg(c *call) {
 	if !ok {
 		return
 	}
-	var deadline time.Time
-	if c.args[4] != 0 {
-		var raw [16]byte
-		if errno := sys.ReadMemory(int(c.tid), c.args[4], raw[:]); errno != 0 {
-			sys.Close(fd)
-			t.fail(c, errno)
-			return
-		}
-		sec, nsec := int64(binary.NativeEndian.Uint64(raw[:])), int64(binary.NativeEndian.Uint64(raw[8:]))
-		deadline = now().Add(time.Duration(sec)*time.Second + time.Duration(nsec))
+	deadline, errno := receiveDeadline(c)
+	if errno != 0 {
+		sys.Close(fd)
+		t.fail(c, errno)
+		return
 	}
 	got := int64(0)
 	partial := flags&(unix.MSG_WAITFORONE|unix.MSG_DONTWAIT) != 0 || sys.Flags(fd)&unix.O_NONBLOCK != 0
@@ -90,8 +85,38 @@ func (t *task) recvmmsg(c *call) {
 				break // the kernel too looks at the time only after each datagram (recvmmsg(2), Bugs)
 			}
 		}
+		if !deadline.IsZero() && got > 0 {
+			return got, returnRest(c, deadline)
+		}
 		return got, 0
 	})
+}
+
+// receiveDeadline reads the timeout of recvmmsg; zero if it has none.
+func receiveDeadline(c *call) (time.Time, syscall.Errno) {
+	if c.args[4] == 0 {
+		return time.Time{}, 0
+	}
+	var raw [16]byte
+	if errno := sys.ReadMemory(int(c.tid), c.args[4], raw[:]); errno != 0 {
+		return time.Time{}, errno
+	}
+	sec, nsec := int64(binary.NativeEndian.Uint64(raw[:])), int64(binary.NativeEndian.Uint64(raw[8:]))
+	if sec < 0 || nsec < 0 || nsec >= int64(time.Second) {
+		return time.Time{}, syscall.EINVAL
+	}
+	return now().Add(time.Duration(min(sec, maxTimeoutSeconds))*time.Second + time.Duration(nsec)), 0
+}
+
+const maxTimeoutSeconds = 1 << 32 // what time.Duration can hold, and nobody waits for
+
+// returnRest stores what is left of the timeout, as the kernel does.
+func returnRest(c *call, deadline time.Time) syscall.Errno {
+	rest := max(deadline.Sub(now()), 0)
+	var raw [16]byte
+	binary.NativeEndian.PutUint64(raw[:], uint64(rest/time.Second))
+	binary.NativeEndian.PutUint64(raw[8:], uint64(rest%time.Second))
+	return sys.WriteMemory(int(c.tid), c.args[4], raw[:])
 }
 
 func (t *task) receive(c *call, fd, flags int, try func() (int64, syscall.Errno)) {
@@ -118,17 +143,39 @@ func (t *task) receiveOne(c *call, fd int, s socktab.Socket, m *message, flags i
 	if n := min(m.ctlLen, maxControl); m.control != 0 && n > 0 {
 		hdr.Control, hdr.Controllen = &control[0], n
 	}
-	n, errno := sys.Recvmsg(fd, &hdr, flags&(unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_ERRQUEUE))
+	flags &= unix.MSG_PEEK | unix.MSG_TRUNC | unix.MSG_ERRQUEUE
+	n, from, asked, errno := t.takeDatagram(fd, s, &hdr, room, flags)
 	if errno != 0 {
 		return 0, errno
 	}
 	data := t.buf[:min(n, room)]
+	t.showControl(s, asked, control[:min(hdr.Controllen, maxControl)])
 	if errno := scatter(c, m.spans, data); errno != 0 {
 		return 0, errno
 	}
 	crashpoint.Here(crashpoint.DatagramReceived)
-	from := t.source(s, decodeReal(sa[:min(int(hdr.Namelen), len(sa))]), data)
 	return int64(n), t.returnHeader(c, s, m, from, &hdr, control[:min(hdr.Controllen, maxControl)])
+}
+
+// takeDatagram receives into t.buf what the application may see, and drops what comes before.
+func (t *task) takeDatagram(fd int, s socktab.Socket, hdr *unix.Msghdr, room, flags int) (n int, from netip.AddrPort, asked netip.Addr, _ syscall.Errno) {
+	nameRoom, ctlRoom := hdr.Namelen, hdr.Controllen
+	for range maxRejected {
+		n, errno := sys.Recvmsg(fd, hdr, flags)
+		if errno != 0 {
+			return 0, from, asked, errno
+		}
+		sa := unsafe.Slice(hdr.Name, nameRoom)
+		from, asked, ok := t.sender(s, decodeReal(sa[:min(hdr.Namelen, nameRoom)]), t.buf[:min(n, room)])
+		if ok || flags&unix.MSG_ERRQUEUE != 0 {
+			return n, from, asked, 0
+		}
+		if flags&unix.MSG_PEEK != 0 {
+			_, _ = sys.Recvmsg(fd, &unix.Msghdr{}, 0) // it is still there
+		}
+		hdr.Namelen, hdr.Controllen = nameRoom, ctlRoom
+	}
+	return 0, from, asked, syscall.EAGAIN
 }
 
 func scatter(c *call, spans []span, data []byte) syscall.Errno {
@@ -140,19 +187,6 @@ func scatter(c *call, spans []span, data []byte) syscall.Errno {
 		data = data[n:]
 	}
 	return 0
-}
-
-// source is the virtual address from which a datagram came: the one that it was sent to, for an answer.
-func (t *task) source(s socktab.Socket, from netip.AddrPort, data []byte) netip.AddrPort {
-	if s.HostPeer.IsValid() && from == s.HostPeer {
-		return s.Peer
-	}
-	if from.IsValid() && from == t.names.addr {
-		if asked, ok := t.lookups.answered(s.Cookie, data); ok {
-			return asked
-		}
-	}
-	return from
 }
 
 // returnHeader stores the address, its length, ancillary data and flags where the call wants them.

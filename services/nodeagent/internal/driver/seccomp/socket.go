@@ -40,7 +40,11 @@ func (t *task) socket(c *call) {
 	// The entry comes first: once the descriptor is installed, another thread may use it.
 	t.d.deps.Table.Add(socktab.Socket{Cookie: cookie, App: t.app.ID, Domain: domain, Proto: kind, SendTimeo: socktab.NoTimeo})
 	crashpoint.Here(crashpoint.SocketMade)
-	n, errno := t.install(c, fd, cookie, typ&unix.SOCK_CLOEXEC != 0)
+	install := t.install
+	if kind == ax.UDP {
+		install = t.installUDP
+	}
+	n, errno := install(c, fd, cookie, typ&unix.SOCK_CLOEXEC != 0)
 	crashpoint.Here(crashpoint.SocketInstalled)
 	sys.Close(fd)
 	if errno != 0 {
@@ -87,7 +91,7 @@ func (t *task) getsockname(c *call) {
 		if s.Local.IsValid() {
 			return s.Local, 0
 		}
-		return wildcardOf(s.Domain, 0), 0
+		return datagramName(fd, s), 0
 	})
 }
 

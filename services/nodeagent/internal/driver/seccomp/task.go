@@ -53,6 +53,7 @@ type task struct {
 	accepts   map[uint64]*acceptQueue // by the listening socket's cookie
 	snapshots []*connect              // connects that wait for the first snapshot
 
+	numbers  numbers   // of descriptors of UDP sockets
 	lookups  lookups   // name lookups on unconnected sockets
 	rejected time.Time // when a closed connection was last logged
 	policies policyLog // what policies decided and was told
