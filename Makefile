@@ -32,7 +32,7 @@ MAINS    := $(sort $(dir $(wildcard cmd/*/main.go services/*/cmd/*/main.go)))
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: ARCH=arm64 (build, install), PREFIX=$(PREFIX) DESTDIR= (install), KEEP=1 (demo), RUN=regexp SHAPE=shape (e2e), FUZZTIME=1m (fuzz)"
+	@echo "Variables: ARCH=arm64 (build, install), PREFIX=$(PREFIX) DESTDIR= (install), KEEP=1 (demo), RUN=regexp SHAPE=shape FULL=1 (e2e), FUZZTIME=1m (fuzz)"
 
 .PHONY: demo
 demo: ## show AppSwitch with real programs on this machine (root; KEEP=1 leaves it running)
@@ -74,8 +74,8 @@ race: ## run the tests of every module with the race detector
 	@scripts/test.sh race
 
 .PHONY: e2e
-e2e: build ## run the whole-system tests with real programs (root; RUN=regexp, SHAPE=daemon|processes|pairs)
-	@RUN='$(RUN)' SHAPE='$(SHAPE)' scripts/test.sh e2e
+e2e: build ## run the whole-system tests with real programs (root; RUN=regexp, SHAPE=daemon|processes|pairs, FULL=1)
+	@RUN='$(RUN)' SHAPE='$(SHAPE)' FULL='$(FULL)' scripts/test.sh e2e
 
 .PHONY: chaos
 chaos: build ## kill every daemon again and again under load, 50 times the agent (root; CHAOS_SEED=n, SHAPE=processes|pairs)

@@ -13,7 +13,8 @@ test) wanted="nginx:nginx curl:curl python3:python3 ip:iproute2 ss:iproute2 nsen
               node:nodejs javac:default-jdk-headless gcc:gcc musl-gcc:musl-tools
               memcached:memcached memccapable:libmemcached-tools etcd:etcd-server etcdctl:etcd-client
               openssl:openssl watch:procps haproxy:haproxy apache2:apache2-bin sshd:openssh-server ssh:openssh-client rsync:rsync iperf3:iperf3
-              socat:socat nc.openbsd:netcat-openbsd nc.traditional:netcat-traditional ncat:ncat" ;;
+              socat:socat vsftpd:vsftpd lftp:lftp mosquitto:mosquitto mosquitto_pub:mosquitto-clients nats-server:nats-server
+              php:php-cli ruby:ruby perl:perl nc.openbsd:netcat-openbsd nc.traditional:netcat-traditional ncat:ncat" ;;
 *) echo "usage: $0 demo|test" >&2; exit 2 ;;
 esac
 
@@ -42,6 +43,8 @@ done
 [ "$1" = test ] && [ ! -e /usr/lib/python3/dist-packages/grpc ] && missing+=("/python3-grpcio") && packages+=(python3-grpcio)
 # Its programs are in a directory of each version; what is in PATH comes with the client.
 [ "$1" = test ] && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && missing+=("/postgresql") && packages+=(postgresql)
+# Python's own tests; python3 alone comes with a directory of that name, too.
+[ "$1" = test ] && ! compgen -G '/usr/lib/python3.*/test/test_socket.py' >/dev/null && missing+=("/python3-tests") && packages+=(python3-tests)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
@@ -74,6 +77,9 @@ if ! apt update; then
 fi
 # nginx as a metapackage pulls in modules that nobody needs here.
 if apt-cache show nginx-light >/dev/null 2>&1; then packages=("${packages[@]/#%nginx/nginx-light}"); fi
+# That package has the version in its name.
+version=$(apt-cache depends python3 | sed -n 's/.*Depends: python\(3\.[0-9]*\)$/\1/p' | head -n 1)
+packages=("${packages[@]/python3-tests/libpython$version-testsuite}")
 if ! apt install --no-install-recommends -y "${packages[@]}"; then
     echo "apt-get install ${packages[*]} went wrong:" >&2
     tail -n 30 "$log" >&2
@@ -81,7 +87,7 @@ if ! apt install --no-install-recommends -y "${packages[@]}"; then
 fi
 
 # The packages' scripts enable their units for the next boot even where they may not start them now. program:unit
-for service in nginx redis-server memcached etcd haproxy rsync iperf3 sshd:ssh.service sshd:ssh.socket /postgresql:postgresql; do
+for service in nginx redis-server memcached etcd haproxy rsync iperf3 vsftpd mosquitto nats-server sshd:ssh.service sshd:ssh.socket /postgresql:postgresql; do
     case " ${missing[*]} " in *" ${service%%:*} "*) ;; *) continue ;; esac
     unit=${service##*:}
     if command -v systemctl >/dev/null && systemctl is-enabled -q "$unit" 2>/dev/null; then

@@ -31,7 +31,8 @@ for part in "$@"; do
     e2e)
         as_root e2e
         # SHAPE divides AppSwitch into processes (test/e2e/harness/shape.go); empty: all of it as ax daemon, the core in all shapes.
-        E2E_SHAPE="${SHAPE:-}" go test -tags=e2e -count=1 -timeout=30m ${RUN:+-v -run="$RUN"} ./test/e2e/...
+        # FULL: all of the test suites of others (test/e2e/suites_test.go), not only what is quick.
+        E2E_SHAPE="${SHAPE:-}" E2E_FULL="${FULL:-}" go test -tags=e2e -count=1 -timeout=30m ${RUN:+-v -run="$RUN"} ./test/e2e/...
         ;;
     bench)
         as_root bench

@@ -265,7 +265,11 @@ func (t *task) listen(c *call) {
 	if !t.waits(c) {
 		return
 	}
-	t.fail(c, t.listenOn(fd, s, c))
+	if errno := t.listenOn(fd, s, c); errno != 0 {
+		t.fail(c, errno)
+		return
+	}
+	t.listened(c, s.Cookie)
 }
 
 func (t *task) listenOn(fd int, s socktab.Socket, c *call) syscall.Errno {
