@@ -23,7 +23,7 @@ const MaxSessions = 4096
 type Session struct {
 	Virtual  netip.AddrPort // of the other end, as the application knows it
 	Real     netip.AddrPort
-	Asked    netip.Addr     // virtual address of this end, as the other one knows it; invalid if it has not begun
+	Asked    netip.Addr  // virtual address of this end, as the other one knows it; invalid if it has not begun
 	Managed  bool        // the other end is a socket under AppSwitch
 	Revision ax.Revision // of the routes by which that was decided
 
@@ -216,6 +216,20 @@ func (t *Table) corresponds(c *Socket, app ax.AppID) bool {
 		}
 	}
 	return false
+}
+
+// Serving returns the UDP socket of the node for which an endpoint with a virtual address is published.
+func (t *Table) Serving(service netip.AddrPort) (Socket, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, scope := range t.scopes {
+		for _, s := range scope.binds[bindKey{ax.UDP, service.Port()}] {
+			if s.Published && s.Service == service && s.Host.IsValid() {
+				return *s, true
+			}
+		}
+	}
+	return Socket{}, false
 }
 
 // index enters a UDP socket under its real port.
