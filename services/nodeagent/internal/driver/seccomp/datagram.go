@@ -94,15 +94,20 @@ func (t *task) announce(fd int, s socktab.Socket, dest netip.AddrPort, to *targe
 			return errno
 		}
 	}
+	t.converse(s, dest, to)
+	return 0
+}
+
+// converse enters where the datagrams of a socket to an address go.
+func (t *task) converse(s socktab.Socket, dest netip.AddrPort, to *target) {
 	session := socktab.Session{Virtual: dest, Real: to.addr, Managed: to.managed}
 	if old, ok := t.d.deps.Table.Session(s.Cookie, dest, now()); ok && old.Real == session.Real && old.Revision == 0 {
-		return 0
+		return // it has begun
 	}
 	if snapshot := t.d.deps.Routes.Snapshot(); snapshot != nil {
 		session.Revision = snapshot.Revision()
 	}
 	t.d.deps.Table.Converse(s.Cookie, session, now())
-	return 0
 }
 
 // autobind gives a socket that has no port one before it sends, which the kernel would do while it sends.
