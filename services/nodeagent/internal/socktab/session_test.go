@@ -135,3 +135,17 @@ func TestCorrespondent(t *testing.T) {
 		t.Errorf("closed: %+v", c)
 	}
 }
+
+// TestAnswerFromAnotherSocket: as TFTP does, a server goes on from a socket of its own.
+func TestAnswerFromAnotherSocket(t *testing.T) {
+	table := udpTable()
+	table.Converse(2, socktab.Session{Virtual: at("1.1.1.1:53"), Real: at("10.0.0.1:40000"), Managed: true}, began)
+	table.Add(socktab.Socket{Cookie: 3, App: "aaaaaaaa", Domain: 2, Proto: ax.UDP, Host: at("0.0.0.0:6000"), Service: at("1.1.1.1:6000"), SendTimeo: socktab.NoTimeo})
+	table.Converse(3, socktab.Session{Virtual: at("2.2.2.2:5000"), Real: at("10.0.0.1:5000"), Managed: true}, began)
+	if s, known := table.Sender(2, at("10.0.0.1:6000"), true, began); !known || s.Virtual != at("1.1.1.1:6000") {
+		t.Errorf("%+v, %v", s, known)
+	}
+	if c, ok := table.Correspondent("bbbbbbbb", at("1.1.1.1:6000"), began); !ok || c.Cookie != 3 {
+		t.Errorf("the way back: %+v, %v", c, ok)
+	}
+}

@@ -33,7 +33,7 @@ func (t *task) resolveDatagram(s socktab.Socket, dest netip.AddrPort) (target, b
 	case known && out.endpoint != nil && out.addr != session.Real && t.stillServes(session.Real):
 		out.addr = session.Real
 	case out.reason == ax.ReasonNoEndpoint && snapshot != nil && t.justBound(&out, dest, snapshot):
-	case out.verdict == ax.Deny && out.policy == "":
+	case out.verdict == ax.Deny && out.policy == "", out.verdict == ax.Passthrough && dest.Addr() == t.d.cfg.NodeAddr: // where applications without an address are
 		if c, ok := table.Correspondent(t.app.ID, dest, now()); ok {
 			return target{addr: t.senderOf(c), managed: true, verdict: ax.Allow}, true
 		}
