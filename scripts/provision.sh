@@ -12,7 +12,7 @@ test) wanted="nginx:nginx curl:curl python3:python3 ip:iproute2 ss:iproute2 nsen
               redis-server:redis-server redis-benchmark:redis-tools wrk:wrk dig:bind9-dnsutils
               node:nodejs javac:default-jdk-headless gcc:gcc musl-gcc:musl-tools
               memcached:memcached memccapable:libmemcached-tools etcd:etcd-server etcdctl:etcd-client
-              openssl:openssl watch:procps haproxy:haproxy apache2:apache2-bin sshd:openssh-server ssh:openssh-client rsync:rsync iperf3:iperf3
+              openssl:openssl watch:procps haproxy:haproxy apache2:apache2-bin sshd:openssh-server ssh:openssh-client rsync:rsync iperf3:iperf3 dnsmasq:dnsmasq-base
               socat:socat vsftpd:vsftpd lftp:lftp mosquitto:mosquitto mosquitto_pub:mosquitto-clients nats-server:nats-server
               php:php-cli ruby:ruby perl:perl nc.openbsd:netcat-openbsd nc.traditional:netcat-traditional ncat:ncat" ;;
 *) echo "usage: $0 demo|test" >&2; exit 2 ;;

@@ -46,7 +46,7 @@ func TestBench(t *testing.T) {
 	for _, p := range []*harness.Proc{native, managed} {
 		lab.Eventually(wait, "the server listens", func() error { return said(p, "listening") })
 	}
-	lab.Serving(appAddress, 1)
+	lab.Serving(appAddress, 2) // over TCP and UDP
 
 	header("what", "native", "ax run", "ratio", "goal")
 	for _, threads := range []string{"1", "8"} {
@@ -71,8 +71,18 @@ func TestBench(t *testing.T) {
 	n, a := compare(t, lab, load, "echo", "1")
 	times("echo round trip, p50", n.P50, a.P50, 1.02)
 	times("echo round trip, p99", n.P99, a.P99, 0)
+	n, a = compare(t, lab, load, "message", "1")
+	times("echo by sendmsg and recvmsg, p50", n.P50, a.P50, 1.02)
 	n, a = compare(t, lab, load, "stream", "1")
 	rates("throughput, MB/s", n.PerSecond, a.PerSecond, 0.98)
+
+	for _, c := range []struct{ kind, what string }{
+		{"udpconn", "UDP by send and recv"}, {"udp", "UDP by sendto and recvfrom"}, {"udpmsg", "UDP by sendmsg and recvmsg"},
+	} {
+		n, a = compare(t, lab, load, c.kind, "1")
+		times(c.what+", p50", n.P50, a.P50, 0)
+		times(c.what+", p99", n.P99, a.P99, 0)
+	}
 
 	startUp(t, lab)
 	listenToConnectable(t, lab, load)

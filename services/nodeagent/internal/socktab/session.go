@@ -44,6 +44,19 @@ func (s *sessions) with(real netip.AddrPort) *Session {
 	return s.real[real]
 }
 
+// to returns a session with a socket, or nil.
+func (s *sessions) to(other *Socket) *Session {
+	if s == nil || !other.Host.Addr().IsUnspecified() {
+		return s.with(other.Host)
+	}
+	for real, v := range s.real { // a client that has not bound itself: any address of the node is its own
+		if v.Managed && real.Port() == other.Host.Port() {
+			return v
+		}
+	}
+	return nil
+}
+
 // converse enters a session of a socket; the caller holds mu.
 func (t *Table) converse(of *Socket, v Session, now time.Time) {
 	if of.sessions == nil {
@@ -174,7 +187,7 @@ func (c *Socket) seenBy(s *Socket) (virtual netip.AddrPort, asked netip.Addr, kn
 	if c.HostPeer == s.Host && s.Host.IsValid() {
 		return c.Local, c.Peer.Addr(), true
 	}
-	v := c.sessions.with(s.Host)
+	v := c.sessions.to(s)
 	if v == nil {
 		return c.Service, netip.Addr{}, false
 	}
@@ -205,7 +218,7 @@ func (t *Table) Correspondent(app ax.AppID, virtual netip.AddrPort, now time.Tim
 
 func (t *Table) corresponds(c *Socket, app ax.AppID) bool {
 	belongs := func(host netip.AddrPort) bool {
-		return slices.ContainsFunc(t.udp[host.Port()], func(s *Socket) bool { return s.App == app && s.Host == host })
+		return slices.ContainsFunc(t.udp[host.Port()], func(s *Socket) bool { return s.App == app && holds(s, host.Addr()) })
 	}
 	if c.HostPeer.IsValid() && belongs(c.HostPeer) {
 		return true
@@ -219,6 +232,20 @@ func (t *Table) corresponds(c *Socket, app ax.AppID) bool {
 		}
 	}
 	return false
+}
+
+// Serving returns the UDP socket of the node for which an endpoint with a virtual address is published.
+func (t *Table) Serving(service netip.AddrPort) (Socket, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, scope := range t.scopes {
+		for _, s := range scope.binds[bindKey{ax.UDP, service.Port()}] {
+			if s.Published && s.Service == service && s.Host.IsValid() {
+				return *s, true
+			}
+		}
+	}
+	return Socket{}, false
 }
 
 // index enters a UDP socket under its real port.

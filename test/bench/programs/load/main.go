@@ -1,7 +1,7 @@
-// Command load is the server and the client of the benchmarks: `load serve`, and `load connect|request|echo|stream|dns|dnsflood|await|lookup`.
+// Command load is the server and the client of the benchmarks: `load serve`, and `load connect|request|echo|message|udp|udpmsg|udpconn|stream|dns|dnsflood|await|lookup`.
 //
 // Its invariant: the clock runs around system calls alone. Clients use blocking sockets on threads of their own, so that
-// neither Go's scheduler nor its poller is measured. Start reading at main; serve.go is the other side.
+// neither Go's scheduler nor its poller is measured. Start reading at main; serve.go and message.go are the other side.
 package main
 
 import (
@@ -30,7 +30,7 @@ type operation func() (time.Duration, error)
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: load serve|connect|request|echo|stream|dns|dnsflood|listen|await|lookup [options]"))
+		fail(fmt.Errorf("usage: load serve|connect|request|echo|message|udp|udpmsg|udpconn|stream|dns|dnsflood|listen|await|lookup [options]"))
 	}
 	fs := flag.NewFlagSet("load", flag.ExitOnError)
 	address := fs.String("address", "", "ADDRESS:PORT to serve or to connect to")
@@ -128,6 +128,20 @@ func loop(kind string, to unix.Sockaddr, until time.Time) ([]time.Duration, erro
 		}
 		defer unix.Close(fd)
 		do = echoOn(fd)
+	case "message":
+		fd, err := connected(to)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(fd)
+		do = messageOn(fd)
+	case "udp", "udpmsg", "udpconn":
+		fd, err := datagramSocket(kind, to)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(fd)
+		do = datagramOn(kind, fd, to)
 	case "dns", "dnsflood":
 		fd, err := dnsSocket(to)
 		if err != nil {

@@ -13,10 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// serve answers connections: those that begin with 'd' are read to their end, all others get back what they send.
+// serve answers connections: those that begin with 'd' are read to their end, all others get back what they send; and so do
+// datagrams to the same port.
 func serve(address string) error {
 	l, err := net.Listen("tcp4", address)
 	if err != nil {
+		return err
+	}
+	if err := serveDatagrams(address); err != nil {
 		return err
 	}
 	fmt.Println("listening")

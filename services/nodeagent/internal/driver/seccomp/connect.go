@@ -322,6 +322,9 @@ func (op *connect) associate() syscall.Errno {
 		}
 	})
 	op.t.withdrawDatagram(op.s)
+	if op.target.managed {
+		op.t.converse(op.s, op.dest, &op.target) // who connects again, gets the same server
+	}
 	op.count()
 	return 0
 }

@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/internal/route"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/internal/sys"
 )
@@ -31,12 +32,36 @@ func (t *task) resolveDatagram(s socktab.Socket, dest netip.AddrPort) (target, b
 	switch {
 	case known && out.endpoint != nil && out.addr != session.Real && t.stillServes(session.Real):
 		out.addr = session.Real
-	case out.verdict == ax.Deny && out.policy == "":
+	case out.reason == ax.ReasonNoEndpoint && snapshot != nil && t.justBound(&out, dest, snapshot):
+	case out.verdict == ax.Deny && out.policy == "", out.verdict == ax.Passthrough && dest.Addr() == t.d.cfg.NodeAddr: // where applications without an address are
 		if c, ok := table.Correspondent(t.app.ID, dest, now()); ok {
 			return target{addr: t.senderOf(c), managed: true, verdict: ax.Allow}, true
 		}
 	}
 	return out, true
+}
+
+// justBound decides about a service of the node that the routes don't have yet: over UDP the port is often agreed upon over
+// another connection, microseconds before the first datagram comes.
+func (t *task) justBound(out *target, dest netip.AddrPort, snapshot *route.Snapshot) bool {
+	s, ok := t.d.deps.Table.Serving(dest)
+	if !ok {
+		return false
+	}
+	app, ok := t.d.appOf(s.App)
+	if !ok {
+		return false
+	}
+	endpoint := Endpoint(app, s)
+	soon := snapshot.Apply(route.Delta{Revision: snapshot.Revision(), Upserts: []route.Service{{
+		Key: route.ServiceKey{Proto: ax.UDP, Addr: dest}, Endpoints: []*ax.Endpoint{&endpoint},
+	}}})
+	d := t.d.deps.Decider.Decide(soon, ax.Flow{App: t.app.ID, Client: t.app.Addr, Labels: t.app.Labels, Proto: ax.UDP, Dest: dest}, nil)
+	*out = target{verdict: d.Verdict, reason: d.Reason, policy: d.Policy, audit: d.Audit, errno: syscall.ECONNREFUSED}
+	if d.Verdict == ax.Allow {
+		out.addr, out.endpoint, out.managed, out.errno = d.Endpoint.Host, d.Endpoint, true, 0
+	}
+	return true
 }
 
 // deliverable reports whether a datagram may be meant for one receiver. A network without multicast, which is what an
@@ -69,15 +94,20 @@ func (t *task) announce(fd int, s socktab.Socket, dest netip.AddrPort, to *targe
 			return errno
 		}
 	}
+	t.converse(s, dest, to)
+	return 0
+}
+
+// converse enters where the datagrams of a socket to an address go.
+func (t *task) converse(s socktab.Socket, dest netip.AddrPort, to *target) {
 	session := socktab.Session{Virtual: dest, Real: to.addr, Managed: to.managed}
 	if old, ok := t.d.deps.Table.Session(s.Cookie, dest, now()); ok && old.Real == session.Real && old.Revision == 0 {
-		return 0
+		return // it has begun
 	}
 	if snapshot := t.d.deps.Routes.Snapshot(); snapshot != nil {
 		session.Revision = snapshot.Revision()
 	}
 	t.d.deps.Table.Converse(s.Cookie, session, now())
-	return 0
 }
 
 // autobind gives a socket that has no port one before it sends, which the kernel would do while it sends.

@@ -178,6 +178,15 @@ func (d *Driver) Attached(id ax.AppID) bool {
 	return d.tasks[id] != nil
 }
 
+func (d *Driver) appOf(id ax.AppID) (App, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tasks[id]; t != nil {
+		return t.app, true
+	}
+	return App{}, false
+}
+
 // Run wakes connects when the first snapshot comes, and returns when ctx is done and every application has been let
 // go: their calls wait for the next agent.
 func (d *Driver) Run(ctx context.Context) error {
