@@ -83,3 +83,18 @@ func (l *Lab) Need(program string) string {
 	l.t.Fatalf("%s is missing: run scripts/provision.sh test, which `make test` does", program)
 	return ""
 }
+
+// CProgram builds one of the tests' own C programs, all files of a directory, and returns its name.
+func (l *Lab) CProgram(name string) string {
+	l.t.Helper()
+	out := l.Path("bin", name)
+	sources, err := filepath.Glob(filepath.Join(programs, name, "*.c"))
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(out), 0o755)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.build(nil, append([]string{"gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", out}, sources...)...)
+	return out
+}

@@ -48,6 +48,9 @@ func (t *task) bind(c *call) {
 
 // bindAddress reads the address that the application wants, and refuses one that is not its own (EADDRNOTAVAIL).
 func (t *task) bindAddress(domain, fd int, raw []byte) (netip.AddrPort, syscall.Errno) {
+	if errno := checkLength(domain, raw); errno != 0 {
+		return netip.AddrPort{}, errno
+	}
 	sa, errno := procmem.ParseSockaddr(raw)
 	if errno != 0 {
 		return netip.AddrPort{}, errno
@@ -66,10 +69,21 @@ func (t *task) bindAddress(domain, fd int, raw []byte) (netip.AddrPort, syscall.
 	}
 	local := unmap(sa.Addr)
 	ip := local.Addr()
+	if ip.Is6() && (ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast()) {
+		return netip.AddrPort{}, syscall.EINVAL // of which interface?
+	}
 	if !ip.IsUnspecified() && !ip.IsLoopback() && ip != t.app.Addr {
 		return netip.AddrPort{}, syscall.EADDRNOTAVAIL
 	}
 	return local, 0
+}
+
+// checkLength: the kernel looks at the length of an address before it looks at its family.
+func checkLength(domain int, raw []byte) syscall.Errno {
+	if domain == unix.AF_INET6 && len(raw) < procmem.MinInet6 || domain == unix.AF_INET && len(raw) < procmem.SizeInet4 {
+		return syscall.EINVAL
+	}
+	return 0
 }
 
 // bindTo binds a socket that has no address yet. It is also how listen() without bind() finds one.
