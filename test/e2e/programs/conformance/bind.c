@@ -124,8 +124,8 @@ CASE(bind_wildcards)
 
 CASE(bind_not_ours)
 {
-	static const char *const addresses[] = {"198.51.100.1", "1.1.1.1", "255.255.255.255", "224.0.0.1", "127.255.255.255", "127.1.2.3",
-						"2001:db8::1", "::ffff:198.51.100.1", "ff02::1", "fe80::1"};
+	static const char *const addresses[] = {"198.51.100.1", "1.1.1.1", "127.255.255.255", "127.1.2.3", "2001:db8::1",
+						"::ffff:198.51.100.1", "ff02::1", "fe80::1", "255.255.255.255", "224.0.0.1"};
 	for (unsigned i = 0; i < sizeof addresses / sizeof *addresses; i++) {
 		int domain = strchr(addresses[i], ':') ? AF_INET6 : AF_INET, tcp = socket(domain, SOCK_STREAM, 0);
 		char what[64];
