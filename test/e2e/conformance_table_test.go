@@ -37,3 +37,7 @@ var differences = []difference{
 	{`options_of_the_host: SO_ORIGINAL_DST`, "nothing is redirected, so nothing has another destination (docs/programs.md)"},
 	{`options_interfaces: SIOCGIFCONF`, "asked by ioctl on an internet socket, which lives in the host's network namespace; getifaddrs and netlink show the application's own"},
 }
+
+var goDifferences = []difference{
+	{`go_multipath: multipath`, plainTCP},
+}

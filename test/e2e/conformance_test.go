@@ -28,10 +28,21 @@ const (
 func TestConformance(t *testing.T) {
 	lab := node(t)
 	lab.Output("ip route add " + blackhole + " dev lo")
-	program := lab.CProgram("conformance")
-	want := conformance(t, lab, []string{"unshare", "-n", "sh", "-c", native, "sh", program, conformanceIP})
-	got := conformance(t, lab, []string{"ax", "run", "--ip", conformanceIP, "--", program, conformanceIP})
-	compare(t, want, got, differences)
+	for _, c := range []struct {
+		name        string
+		program     string
+		differences []difference
+	}{
+		{"C", lab.CProgram("conformance"), differences},
+		{"Go", lab.GoProgram("goconformance"), goDifferences},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			lab := lab.In(t)
+			want := conformance(t, lab, []string{"unshare", "-n", "sh", "-c", native, "sh", c.program, conformanceIP})
+			got := conformance(t, lab, []string{"ax", "run", "--ip", conformanceIP, "--", c.program, conformanceIP})
+			compare(t, want, got, c.differences)
+		})
+	}
 }
 
 func conformance(t *testing.T, lab *harness.Lab, args []string) []string {
