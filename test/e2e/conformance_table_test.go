@@ -41,3 +41,7 @@ var differences = []difference{
 var goDifferences = []difference{
 	{`go_multipath: multipath`, plainTCP},
 }
+
+var passedDifferences = []difference{
+	{`pass: accept the fresh one`, "a socket connects as the application that makes the call, with its address and its labels; natively it stays on the machine where it was made"},
+}

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,40 +21,70 @@ const (
 	// conformanceLimit bounds one run.
 	conformanceLimit = 2 * time.Minute
 	// native gives a program a network namespace with the same addresses as an application's, without AppSwitch.
-	native = "ip link set lo up && ip addr add " + conformanceIP + "/32 dev lo && ip route add " + blackhole + ` dev lo && exec "$@"`
+	native = `ip link set lo up && ip addr add "$0/32" dev lo && ip route add ` + blackhole + ` dev lo && exec "$@"`
 )
+
+// natively and managed are the command lines of a conformance program, which gets the machine's address first.
+func natively(ip string, program ...string) []string {
+	return append([]string{"unshare", "-n", "sh", "-c", native, ip}, with(ip, program)...)
+}
+
+func managed(ip string, program ...string) []string {
+	return append([]string{"ax", "run", "--ip", ip, "--"}, with(ip, program)...)
+}
+
+func with(ip string, program []string) []string {
+	return append([]string{program[0], ip}, program[1:]...)
+}
 
 // TestConformance: socket calls in every state, with good and bad arguments, give under AppSwitch what they give without:
 // results, errors, addresses, and whether they wait. What may differ is in the table (conformance_table_test.go), and has to.
 func TestConformance(t *testing.T) {
 	lab := node(t)
 	lab.Output("ip route add " + blackhole + " dev lo")
+	program := lab.CProgram("conformance")
 	for _, c := range []struct {
 		name        string
 		program     string
 		differences []difference
 	}{
-		{"C", lab.CProgram("conformance"), differences},
+		{"C", program, differences},
 		{"Go", lab.GoProgram("goconformance"), goDifferences},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			lab := lab.In(t)
-			want := conformance(t, lab, []string{"unshare", "-n", "sh", "-c", native, "sh", c.program, conformanceIP})
-			got := conformance(t, lab, []string{"ax", "run", "--ip", conformanceIP, "--", c.program, conformanceIP})
-			compare(t, want, got, c.differences)
+			// Both at a time: they wait more than they work.
+			want := lab.StartCmd(harness.Cmd{Args: natively(conformanceIP, c.program)})
+			got := lab.StartCmd(harness.Cmd{Args: managed(conformanceIP, c.program)})
+			compare(t, printed(t, want), printed(t, got), c.differences)
 		})
 	}
+	t.Run("passed", func(t *testing.T) {
+		lab := lab.In(t)
+		compare(t, passed(t, lab, program, natively), passed(t, lab, program, managed), passedDifferences)
+	})
 }
 
-func conformance(t *testing.T, lab *harness.Lab, args []string) []string {
+// passed has one machine, or application, take over sockets of another one, and returns what it finds.
+func passed(t *testing.T, lab *harness.Lab, program string, as func(ip string, program ...string) []string) []string {
 	t.Helper()
-	r := lab.StartCmd(harness.Cmd{Args: args}).Wait(conformanceLimit)
-	if r.Code != 0 {
-		t.Fatalf("%s: exit status %d\n%s", strings.Join(args, " "), r.Code, r.Stderr)
+	const takerIP = "10.9.8.8"
+	path := filepath.Join(t.TempDir(), "sockets")
+	giver := lab.StartCmd(harness.Cmd{Args: as(conformanceIP, program, "--give", path)})
+	taker := lab.StartCmd(harness.Cmd{Args: as(takerIP, program, "--take", path, conformanceIP)})
+	if r := giver.Wait(conformanceLimit); r.Code != 0 {
+		t.Fatalf("who gives the sockets: exit status %d\n%s", r.Code, r.Stderr)
 	}
+	return printed(t, taker)
+}
+
+// printed waits for a conformance program and returns its lines.
+func printed(t *testing.T, p *harness.Proc) []string {
+	t.Helper()
+	r := p.Wait(conformanceLimit)
 	lines := harness.Lines(r.Stdout)
-	if len(lines) == 0 {
-		t.Fatalf("%s: no output", strings.Join(args, " "))
+	if r.Code != 0 || len(lines) == 0 {
+		t.Fatalf("%s: exit status %d, %d lines\n%s", p, r.Code, len(lines), r.Stderr)
 	}
 	return lines
 }

@@ -104,4 +104,9 @@ void reap(const char *what, int pid);
 int wait_for(int fd, int events, int ms); // revents, 0 after ms
 const char *events_text(int revents);
 
+int send_fd(int over, int fd); // over AF_UNIX
+int receive_fd(int over);
+int give(const char *path);
+int take(const char *path, const char *giver);
+
 #define BLACKHOLE "203.0.113.9" // where nothing answers

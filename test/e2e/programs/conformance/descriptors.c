@@ -115,37 +115,6 @@ CASE(exec_flags)
 	reap("exec", child(execs, fds));
 }
 
-static int send_fd(int over, int fd)
-{
-	union {
-		struct cmsghdr h;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = {0};
-	struct iovec one = {"x", 1};
-	struct msghdr m = {.msg_iov = &one, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-	h->cmsg_level = SOL_SOCKET;
-	h->cmsg_type = SCM_RIGHTS;
-	h->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(h), &fd, sizeof fd);
-	return sendmsg(over, &m, 0);
-}
-
-static int receive_fd(int over)
-{
-	union {
-		struct cmsghdr h;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = {0};
-	char b;
-	struct iovec one = {&b, 1};
-	struct msghdr m = {.msg_iov = &one, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-	int fd = -1;
-	if (recvmsg(over, &m, 0) == 1 && CMSG_FIRSTHDR(&m))
-		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fd);
-	return fd;
-}
-
 static void takes_three(void *over)
 {
 	int listener = receive_fd(*(int *)over), client = receive_fd(*(int *)over), fresh = receive_fd(*(int *)over);

@@ -1,4 +1,4 @@
-// conformance IP [CASE…]: runs the cases whose names begin with one of the words, or all. IP is the machine's own address.
+// conformance IP --give PATH | --take PATH GIVER: see passing.c. conformance IP [CASE…]: runs the cases whose names begin with one of the words, or all. IP is the machine's own address.
 #include "conformance.h"
 #include <stdarg.h>
 
@@ -79,6 +79,12 @@ int main(int argc, char **argv)
 	own = argv[1];
 	setvbuf(stdout, 0, _IOLBF, 0);
 	signal(SIGPIPE, SIG_IGN);
+	case_name = "pass";
+	v = variants;
+	if (argc == 4 && !strcmp(argv[2], "--give"))
+		return give(argv[3]);
+	if (argc == 5 && !strcmp(argv[2], "--take"))
+		return take(argv[3], argv[4]);
 	for (int i = 0; i < case_count; i++) {
 		if (!cases[i].v.here)
 			cases[i].v.here = own;
