@@ -2,6 +2,8 @@
 
 package e2e
 
+import "appswitch.io/test/e2e/conformance"
+
 // Reasons that several differences share.
 const (
 	asksHost   = "the socket lives in the host's network namespace, where such an option would lead past AppSwitch (docs/security.md)"
@@ -14,34 +16,38 @@ const (
 
 // differences between a program's socket calls with and without AppSwitch, which docs/native.md tells users of. One that is
 // no more, or is not here, fails the test.
-var differences = []difference{
-	{`socket_kinds: raw icmp`, "raw sockets see and forge what isn't theirs, and no application has the privilege"},
-	{`socket_is: mptcp`, plainTCP},
-	{`socket_no_other_way: io_uring_setup`, otherWay},
-	{`socket_no_other_way: i386 .*`, otherWay},
+var differences = []conformance.Difference{
+	{Step: `socket_kinds: raw icmp`, Reason: "raw sockets see and forge what isn't theirs, and no application has the privilege"},
+	{Step: `socket_is: mptcp`, Reason: plainTCP},
+	{Step: `socket_no_other_way: io_uring_setup`, Reason: otherWay},
 
-	{`bind_privileged: port 8.*`, "privileged ports need no privilege: they are virtual"},
-	{`bind_not_ours: (255.255.255.255|224.0.0.1)( by UDP)?`, "broadcast and multicast reach nobody under AppSwitch: their addresses are not the application's"},
+	{Step: `bind_privileged: port 8.*`, Reason: "privileged ports need no privilege: they are virtual"},
+	{Step: `bind_not_ours: (255.255.255.255|224.0.0.1)( by UDP)?`, Reason: "broadcast and multicast reach nobody under AppSwitch: their addresses are not the application's"},
 
-	{`accept_shutdown/.*: listening again`, "a port that was chosen for a socket stays its own when it listens again"},
-	{`accept_limit/.*: it is still there`, "a connection that found no free descriptor waits with the agent, and the next accept gets it; poll doesn't tell of it"},
-	{`signal_accept/.*: with SA_RESTART`, lateNumber},
-	{`nonblocking_meanwhile/.*: O_NONBLOCK set while it waits`, lateNumber},
+	{Step: `accept_shutdown/.*: listening again`, Reason: "a port that was chosen for a socket stays its own when it listens again"},
+	{Step: `accept_limit/.*: it is still there`, Reason: "a connection that found no free descriptor waits with the agent, and the next accept gets it; poll doesn't tell of it"},
+	{Step: `signal_accept/.*: with SA_RESTART`, Reason: lateNumber},
+	{Step: `nonblocking_meanwhile/.*: O_NONBLOCK set while it waits`, Reason: lateNumber},
 
-	{`connect_nonblocking/.*: (refused|then to a listener|writable|then)`, knownEarly},
-	{`epoll_connect/.*: refused`, knownEarly},
-	{`options_errors/.*: read`, knownEarly},
-	{`connect_fast_open/.*: .*`, fastOpen},
+	{Step: `connect_nonblocking/.*: (refused|then to a listener|writable|then)`, Reason: knownEarly},
+	{Step: `epoll_connect/.*: refused`, Reason: knownEarly},
+	{Step: `options_errors/.*: read`, Reason: knownEarly},
+	{Step: `connect_fast_open/.*: .*`, Reason: fastOpen},
 
-	{`options_of_the_host: (SO_BINDTODEVICE (lo|none|nosuch)|SO_MARK|SO_MARK 0|IP_TRANSPARENT|TCP_REPAIR)`, asksHost},
-	{`options_of_the_host: SO_ORIGINAL_DST`, "nothing is redirected, so nothing has another destination (docs/programs.md)"},
-	{`options_interfaces: SIOCGIFCONF`, "asked by ioctl on an internet socket, which lives in the host's network namespace; getifaddrs and netlink show the application's own"},
+	{Step: `options_of_the_host: (SO_BINDTODEVICE (lo|none|nosuch)|SO_MARK|SO_MARK 0|IP_TRANSPARENT|TCP_REPAIR)`, Reason: asksHost},
+	{Step: `options_of_the_host: SO_ORIGINAL_DST`, Reason: "nothing is redirected, so nothing has another destination (docs/programs.md)"},
+	{Step: `options_interfaces: SIOCGIFCONF`, Reason: "asked by ioctl on an internet socket, which lives in the host's network namespace; getifaddrs and netlink show the application's own"},
 }
 
-var goDifferences = []difference{
-	{`go_multipath: multipath`, plainTCP},
+// foreignDifferences are those of machines that run programs of another ABI.
+var foreignDifferences = []conformance.Difference{
+	{Step: `socket_no_other_way: i386 .*`, Reason: otherWay},
 }
 
-var passedDifferences = []difference{
-	{`pass: accept the fresh one`, "a socket connects as the application that makes the call, with its address and its labels; natively it stays on the machine where it was made"},
+var goDifferences = []conformance.Difference{
+	{Step: `go_multipath: multipath`, Reason: plainTCP},
+}
+
+var passedDifferences = []conformance.Difference{
+	{Step: `pass: accept the fresh one`, Reason: "a socket connects as the application that makes the call, with its address and its labels; natively it stays on the machine where it was made"},
 }

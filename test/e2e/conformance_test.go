@@ -3,14 +3,13 @@
 package e2e
 
 import (
-	"fmt"
 	"path/filepath"
-	"regexp"
+	"runtime"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
+	"appswitch.io/test/e2e/conformance"
 	"appswitch.io/test/e2e/harness"
 )
 
@@ -43,12 +42,16 @@ func TestConformance(t *testing.T) {
 	lab := node(t)
 	lab.Output("ip route add " + blackhole + " dev lo")
 	program := lab.CProgram("conformance")
+	table := differences
+	if runtime.GOARCH == "amd64" {
+		table = slices.Concat(differences, foreignDifferences)
+	}
 	for _, c := range []struct {
 		name        string
 		program     string
-		differences []difference
+		differences []conformance.Difference
 	}{
-		{"C", program, differences},
+		{"C", program, table},
 		{"Go", lab.GoProgram("goconformance"), goDifferences},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -89,74 +92,9 @@ func printed(t *testing.T, p *harness.Proc) []string {
 	return lines
 }
 
-// difference is one between native lines and those under AppSwitch. A line is "case: step = result"; step may be followed by
-// a colon instead.
-type difference struct {
-	step   string // regular expression for "case: step", whole
-	reason string
-}
-
-// compare looks at each line of both runs, in the order of the native one.
-func compare(t *testing.T, want, got []string, differences []difference) {
+func compare(t *testing.T, want, got []string, differences []conformance.Difference) {
 	t.Helper()
-	native, _ := byStep(want)
-	managed, order := byStep(got)
-	_, steps := byStep(want)
-	for _, s := range order {
-		if _, ok := native[s]; !ok {
-			steps = append(steps, s)
-		}
+	for _, finding := range conformance.Compare(want, got, differences) {
+		t.Error(finding)
 	}
-	used := make([]bool, len(differences))
-	patterns := make([]*regexp.Regexp, len(differences))
-	for i, d := range differences {
-		patterns[i] = regexp.MustCompile("^(?:" + d.step + ")$")
-	}
-	var report []string
-	for _, s := range steps {
-		if native[s] == managed[s] {
-			continue
-		}
-		name, _, _ := strings.Cut(s, "#")
-		i := slices.IndexFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(name) })
-		if i >= 0 {
-			used[i] = true
-			continue
-		}
-		report = append(report, fmt.Sprintf("  %s\n      native    %s\n      AppSwitch %s", name, or(native[s]), or(managed[s])))
-	}
-	if len(report) > 0 {
-		t.Errorf("%d lines of %d differ:\n%s", len(report), len(steps), strings.Join(report, "\n"))
-	}
-	for i, d := range differences {
-		if !used[i] {
-			t.Errorf("no difference any more: %s (%s)", d.step, d.reason)
-		}
-	}
-}
-
-func or(line string) string {
-	if line == "" {
-		return "(no such line)"
-	}
-	return line
-}
-
-var stepEnd = regexp.MustCompile(`^[^:]*: [^:=]*?(?: = |: )`)
-
-// byStep splits lines into what was done and what it gave. Steps of the same name are numbered.
-func byStep(lines []string) (results map[string]string, order []string) {
-	results = map[string]string{}
-	count := map[string]int{}
-	for _, line := range lines {
-		step, result := line, line
-		if end := stepEnd.FindStringIndex(line); end != nil {
-			step, result = strings.TrimRight(line[:end[1]], " =:"), line[end[1]:]
-		}
-		count[step]++
-		key := fmt.Sprintf("%s#%d", step, count[step])
-		results[key] = result
-		order = append(order, key)
-	}
-	return results, order
 }
