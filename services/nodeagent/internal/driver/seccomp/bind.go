@@ -78,14 +78,6 @@ func (t *task) bindAddress(domain, fd int, raw []byte) (netip.AddrPort, syscall.
 	return local, 0
 }
 
-// checkLength: the kernel looks at the length of an address before it looks at its family.
-func checkLength(domain int, raw []byte) syscall.Errno {
-	if domain == unix.AF_INET6 && len(raw) < procmem.MinInet6 || domain == unix.AF_INET && len(raw) < procmem.SizeInet4 {
-		return syscall.EINVAL
-	}
-	return 0
-}
-
 // bindTo binds a socket that has no address yet. It is also how listen() without bind() finds one.
 func (t *task) bindTo(fd int, s socktab.Socket, local netip.AddrPort, replay bool) syscall.Errno {
 	again := replay && s.State == socktab.Bound && (s.Local == local || local.Port() == 0)

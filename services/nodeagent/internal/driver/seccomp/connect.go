@@ -83,20 +83,6 @@ func (t *task) connect(c *call) {
 	op.start()
 }
 
-// checkDestination gives the errno of tcp_v4_connect and tcp_v6_connect for an address that the socket can't connect to.
-func checkDestination(s socktab.Socket, fd int, raw []byte, sa procmem.Sockaddr) syscall.Errno {
-	if s.Proto == ax.TCP {
-		if errno := checkLength(s.Domain, raw); errno != 0 {
-			return errno
-		}
-		bound4 := s.Domain == unix.AF_INET6 && s.Bound.Addr().Is4()
-		if int(sa.Family) != s.Domain || bound4 && !sa.Addr.Addr().Is4In6() {
-			return syscall.EAFNOSUPPORT
-		}
-	}
-	return checkFamily(s.Domain, fd, sa)
-}
-
 // checkFamily gives the errno of tcp_v4_connect and tcp_v6_connect for an address of another family.
 func checkFamily(domain, fd int, sa procmem.Sockaddr) syscall.Errno {
 	if int(sa.Family) != domain {
