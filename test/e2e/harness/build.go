@@ -61,14 +61,22 @@ func (l *Lab) MuslProgram(name string) string {
 	return out
 }
 
-// CProgram builds one of the tests' own C programs with the system's C library and returns its name.
+// CProgram builds one of the tests' own C programs, a file or all files of a directory, with the system's C library and
+// returns its name.
 func (l *Lab) CProgram(name string) string {
 	l.t.Helper()
 	out := l.Path("bin", name+"-libc")
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+	sources, err := filepath.Glob(filepath.Join(programs, name, "*.c"))
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(out), 0o755)
+	}
+	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.build(nil, "gcc", "-Wall", "-Werror", "-O1", "-o", out, filepath.Join(programs, name+".c"))
+	if len(sources) == 0 {
+		sources = []string{filepath.Join(programs, name+".c")}
+	}
+	l.build(nil, append([]string{"gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", out}, sources...)...)
 	return out
 }
 

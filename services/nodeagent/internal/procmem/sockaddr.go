@@ -19,7 +19,7 @@ const MaxSockaddr = 128
 const (
 	SizeInet4     = 16 // struct sockaddr_in
 	SizeInet6     = 28 // struct sockaddr_in6
-	minInet6      = 24 // SIN6_LEN_RFC2133: without the scope id
+	MinInet6      = 24 // SIN6_LEN_RFC2133: without the scope id
 	sizeFamily    = 2
 	offsetPort    = 2
 	offsetInet4   = 4
@@ -47,7 +47,7 @@ func ParseSockaddr(b []byte) (Sockaddr, syscall.Errno) {
 		}
 		sa.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[offsetInet4:offsetInet4+4])), binary.BigEndian.Uint16(b[offsetPort:]))
 	case unix.AF_INET6:
-		if len(b) < minInet6 {
+		if len(b) < MinInet6 {
 			return sa, syscall.EINVAL
 		}
 		sa.Addr = netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[offsetInet6:offsetInet6+16])), binary.BigEndian.Uint16(b[offsetPort:]))

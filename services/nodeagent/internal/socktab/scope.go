@@ -105,6 +105,16 @@ func (t *Table) Unbind(cookie uint64) {
 // Loopback finds what listens (TCP) or is bound (UDP) at a loopback address of a scope. Exact addresses win over
 // wildcards. It returns the real address to connect to, for a client socket of the given domain.
 func (t *Table) Loopback(id ScopeID, proto ax.Protocol, dest netip.AddrPort, clientDomain int) (host netip.AddrPort, ok bool) {
+	return t.serving(id, "", proto, dest, clientDomain)
+}
+
+// Own finds what one application itself serves at an address of its own, as Loopback does.
+func (t *Table) Own(id ScopeID, app ax.AppID, proto ax.Protocol, dest netip.AddrPort, clientDomain int) (host netip.AddrPort, ok bool) {
+	return t.serving(id, app, proto, dest, clientDomain)
+}
+
+// serving finds what serves an address in a scope: a socket of app, or of any application if that is empty.
+func (t *Table) serving(id ScopeID, app ax.AppID, proto ax.Protocol, dest netip.AddrPort, clientDomain int) (host netip.AddrPort, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	scope := t.scopes[id]
@@ -113,6 +123,9 @@ func (t *Table) Loopback(id ScopeID, proto ax.Protocol, dest netip.AddrPort, cli
 	}
 	for _, exact := range []bool{true, false} {
 		for _, s := range scope.binds[bindKey{proto, dest.Port()}] {
+			if app != "" && s.App != app {
+				continue
+			}
 			if !s.Host.IsValid() || (proto == ax.TCP && s.State != Listening) || !s.Takes(dest.Addr()) {
 				continue
 			}

@@ -179,6 +179,27 @@ func TestLoopbackIsPrivateToItsScope(t *testing.T) {
 	}
 }
 
+// TestOwnServiceIsFoundAtItsAddress: for the application that serves it, not for others that share its loopback.
+func TestOwnServiceIsFoundAtItsAddress(t *testing.T) {
+	table := newTable(nil)
+	table.Add(Socket{Cookie: 1, App: "a", Domain: inet, Proto: ax.TCP})
+	if _, ok := table.Bind(scopeA, 1, ap("0.0.0.0:80"), Reuse{}, false); !ok {
+		t.Fatal("bind is refused")
+	}
+	table.Update(1, func(s *Socket) { s.Host = ap("10.0.0.1:40001") })
+	own := func(scope ScopeID, app ax.AppID) bool {
+		_, ok := table.Own(scope, app, ax.TCP, ap("1.1.1.1:80"), inet)
+		return ok
+	}
+	if own(scopeA, "a") {
+		t.Error("found before it listens")
+	}
+	table.Update(1, func(s *Socket) { s.State = Listening })
+	if !own(scopeA, "a") || own(scopeA, "b") || own(scopeB, "a") {
+		t.Errorf("found by itself %v, by another %v, on another loopback %v", own(scopeA, "a"), own(scopeA, "b"), own(scopeB, "a"))
+	}
+}
+
 func TestAdmission(t *testing.T) {
 	client, server := ap("10.0.0.1:50000"), ap("10.0.0.1:40000")
 	table := newTable(nil)

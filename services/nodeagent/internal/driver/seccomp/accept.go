@@ -55,11 +55,13 @@ type acceptCall struct {
 // accept hands out a connection: the address shown is the client's virtual one, and a connection that no agent
 // announced is closed and never shown.
 func (t *task) accept(c *call, flags int) {
-	if flags&^allowedFlags != 0 {
-		t.fail(c, syscall.EINVAL)
-		return
-	}
 	fd, s, kind, errno := t.lookup(c)
+	if flags&^allowedFlags != 0 && errno != syscall.EBADF {
+		if fd >= 0 {
+			sys.Close(fd)
+		}
+		errno = syscall.EINVAL
+	}
 	if errno != 0 {
 		t.fail(c, errno)
 		return
@@ -247,15 +249,17 @@ func (q *acceptQueue) wait(fd int, a *acceptCall) {
 		}
 	}
 	var deadline time.Time
+	timed := false
 	if a.nonblock { // only for a connection whose identity is on its way
 		deadline = now().Add(admissionTimeout)
 	} else if tv, errno := sys.ReceiveTimeout(q.fd); errno == 0 && (tv.Sec != 0 || tv.Usec != 0) {
-		deadline = now().Add(time.Duration(tv.Nano()))
+		deadline, timed = now().Add(time.Duration(tv.Nano())), true
 	}
 	a.parked = t.park(a.call, deadline, func() {
 		t.unpark(a.parked)
 		t.fail(a.call, syscall.EAGAIN)
 	}, func() { q.leave(a) })
+	a.parked.timed = timed
 	q.waiting = append(q.waiting, a)
 }
 

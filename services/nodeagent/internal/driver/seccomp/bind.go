@@ -49,6 +49,9 @@ func (t *task) bind(c *call) {
 // bindAddress reads the address that the application wants, and refuses one that is not its own (EADDRNOTAVAIL).
 func (t *task) bindAddress(s *socktab.Socket, fd int, raw []byte) (netip.AddrPort, syscall.Errno) {
 	domain := s.Domain
+	if errno := checkLength(domain, raw); errno != 0 {
+		return netip.AddrPort{}, errno
+	}
 	sa, errno := procmem.ParseSockaddr(raw)
 	if errno != 0 {
 		return netip.AddrPort{}, errno
@@ -67,6 +70,9 @@ func (t *task) bindAddress(s *socktab.Socket, fd int, raw []byte) (netip.AddrPor
 	}
 	local := unmap(sa.Addr)
 	ip := local.Addr()
+	if ip.Is6() && (ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast()) {
+		return netip.AddrPort{}, syscall.EINVAL // of which interface?
+	}
 	if !ip.IsUnspecified() && !ip.IsLoopback() && ip != t.ownAddr(ip.Is4()) {
 		return netip.AddrPort{}, syscall.EADDRNOTAVAIL
 	}

@@ -45,6 +45,11 @@ type connect struct {
 func (t *task) connect(c *call) {
 	var buf [procmem.MaxSockaddr]byte
 	fd, s, kind, errno := t.lookup(c)
+	if errno == syscall.ENOTSOCK { // connect(2) alone reads the address before it asks what the descriptor is
+		if _, unreadable := c.task().ReadSockaddr(c.args[1], int32(c.args[2]), &buf); unreadable != 0 {
+			errno = unreadable
+		}
+	}
 	if errno != 0 {
 		t.fail(c, errno)
 		return
@@ -67,7 +72,7 @@ func (t *task) connect(c *call) {
 		return
 	}
 	if errno == 0 {
-		errno = checkFamily(&s, fd, sa)
+		errno = checkDestination(&s, fd, raw, sa)
 	}
 	if errno != 0 {
 		sys.Close(fd)
@@ -108,7 +113,13 @@ func (t *task) disconnect(c *call, fd int, s socktab.Socket) {
 	defer sys.Close(fd)
 	errno := sys.Connect(fd, make([]byte, procmem.SizeInet4))
 	if errno == 0 {
-		t.d.deps.Table.Update(s.Cookie, (*socktab.Socket).Disconnect)
+		t.d.deps.Table.Update(s.Cookie, func(s *socktab.Socket) {
+			port := s.Local.Port()
+			s.Disconnect()
+			if s.Proto == ax.TCP && !s.Bound.IsValid() && port != 0 {
+				s.Local = wildcardOf(s.Domain, port) // tcp_disconnect resets the address alone
+			}
+		})
 		t.closeTo4(fd, s.Cookie)
 		t.disconnected(fd, s)
 	}
@@ -308,6 +319,9 @@ func (op *connect) associate() syscall.Errno {
 	var buf [procmem.SizeInet6]byte
 	if op.target.errno != 0 {
 		op.target.addr = netip.AddrPortFrom(loopback4, unusedPort)
+		if op.s.Domain == unix.AF_INET6 && !op.dest.Addr().Is4() {
+			op.target.addr = netip.AddrPortFrom(netip.IPv6Loopback(), unusedPort)
+		}
 	}
 	op.t.openTo4(op.fd, &op.s, op.target.addr.Addr())
 	if errno := sys.Connect(op.fd, procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)); errno != 0 {
@@ -349,6 +363,9 @@ func (t *task) clientAddress(s *socktab.Socket, dest, host netip.AddrPort) netip
 		}
 	}
 	if dest.Addr().IsLoopback() {
+		if dest.Addr().Is4() {
+			return netip.AddrPortFrom(loopback4, port) // the source of all of 127.0.0.0/8
+		}
 		return netip.AddrPortFrom(dest.Addr(), port)
 	}
 	return netip.AddrPortFrom(localAddr(t.app.Addr, t.d.cfg.NodeAddr, dest.Addr(), host.Addr()), port)
@@ -381,7 +398,7 @@ func (op *connect) next(errno syscall.Errno) bool {
 // wait parks the connect until the kernel knows how it ended.
 func (op *connect) wait() {
 	if !op.watched {
-		if err := op.t.watch(op.fd, unix.EPOLLOUT, func(uint32) { op.ready() }); err != nil {
+		if err := op.t.watch(op.fd, unix.EPOLLOUT|unix.EPOLLRDHUP, op.ready); err != nil {
 			op.finish(syscall.ENOMEM)
 			return
 		}
@@ -389,13 +406,32 @@ func (op *connect) wait() {
 	}
 	if op.parked == nil {
 		op.parked = op.t.park(op.call, op.deadline, op.timedOut, op.release)
+		op.parked.timed = op.blocking && !op.deadline.IsZero()
 	}
 }
 
-func (op *connect) ready() { op.attempt() }
+// ready goes on when the kernel knows how the connect ended, or that it was ended: by shutdown(2), or by another connect(2)
+// with AF_UNSPEC. After both (tcp_disconnect) the socket is as fresh and neither direction is shut down; connecting again
+// would begin anew. SO_ERROR has the error, and reading it takes it away, as the waiting call does natively.
+func (op *connect) ready(events uint32) {
+	if events&unix.EPOLLHUP != 0 && events&unix.EPOLLRDHUP == 0 {
+		if errno, _ := sys.GetsockoptInt(op.fd, unix.SOL_SOCKET, unix.SO_ERROR); errno != 0 {
+			op.finish(syscall.Errno(errno))
+			return
+		}
+	}
+	op.attempt()
+}
 
-// timedOut is the end of SO_SNDTIMEO or of the refusal window: natively EINPROGRESS in both cases.
-func (op *connect) timedOut() { op.finish(syscall.EINPROGRESS) }
+// timedOut is the end of SO_SNDTIMEO or of the refusal window: natively EINPROGRESS in both cases, and EALREADY for whoever
+// waited for a connect that had been begun before.
+func (op *connect) timedOut() {
+	if op.resumed {
+		op.finish(syscall.EALREADY)
+		return
+	}
+	op.finish(syscall.EINPROGRESS)
+}
 
 // waitForSnapshot parks a connect that comes before the first routes did.
 func (op *connect) waitForSnapshot() {

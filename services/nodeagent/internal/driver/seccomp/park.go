@@ -12,7 +12,8 @@ type parked struct {
 	expired  func()    // the deadline has passed: ends the call or parks it again
 	abandon  func()    // releases what the wait holds, without answering
 	over     bool
-	index    int // in deadlines
+	timed    bool // the deadline is the application's: SO_RCVTIMEO or SO_SNDTIMEO
+	index    int  // in deadlines
 }
 
 // park makes a call wait. Abandon must release whatever was set up for the wait; it runs exactly once, when the wait
@@ -51,6 +52,12 @@ func (t *task) cancel(p *parked) {
 	}
 	t.unpark(p)
 	t.inflight.release(p.call.slot)
+}
+
+// interrupted reports whether c is the call that waited as p, which the kernel has started again after a signal (SA_RESTART).
+// signal(7): a call with a time limit is not; natively it gives EINTR, lest signals prolong it for ever.
+func (p *parked) interrupted(c *call) bool {
+	return p.timed && !p.over && p.call.nr == c.nr && p.call.args == c.args
 }
 
 // deadlines is a heap of parked calls, the earliest first.

@@ -15,13 +15,14 @@ const (
 	typeMask     = 0xf // SOCK_TYPE_MASK
 	protoMPTCP   = 262 // IPPROTO_MPTCP
 	maxSocktype  = 10  // SOCK_PACKET
+	maxProto     = 263 // IPPROTO_MAX
 	allowedFlags = unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 )
 
 // socket makes a socket in the host's network namespace and installs it into the caller.
 func (t *task) socket(c *call) {
 	domain, typ := c.int(0), c.int(1)
-	proto, kind, errno := checkSocket(typ, c.int(2))
+	proto, kind, errno := checkSocket(domain, typ, c.int(2))
 	if errno != 0 {
 		t.fail(c, errno)
 		return
@@ -56,10 +57,19 @@ func (t *task) socket(c *call) {
 }
 
 // checkSocket admits TCP and UDP. Multipath TCP becomes plain TCP, as on a host without it; raw sockets need a
-// privilege that no application has here (raw(7): EPERM); ping sockets are off (icmp(7), ping_group_range: EACCES).
-func checkSocket(typ, proto int) (realProto int, kind ax.Protocol, errno syscall.Errno) {
+// privilege that no application has here (raw(7): EPERM); ping sockets are off (icmp(7), ping_group_range: EACCES). The
+// rest is refused in the order of the kernel's inet_create.
+func checkSocket(domain, typ, proto int) (realProto int, kind ax.Protocol, errno syscall.Errno) {
 	if typ&^(typeMask|allowedFlags) != 0 {
 		return 0, 0, syscall.EINVAL
+	}
+	switch {
+	case typ&typeMask > maxSocktype, proto < 0, proto >= maxProto:
+		return 0, 0, syscall.EINVAL
+	}
+	ping := unix.IPPROTO_ICMP
+	if domain == unix.AF_INET6 {
+		ping = unix.IPPROTO_ICMPV6
 	}
 	switch typ & typeMask {
 	case unix.SOCK_STREAM:
@@ -72,15 +82,19 @@ func checkSocket(typ, proto int) (realProto int, kind ax.Protocol, errno syscall
 		switch proto {
 		case 0, unix.IPPROTO_UDP:
 			return unix.IPPROTO_UDP, ax.UDP, 0
-		case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
+		case ping:
 			return 0, 0, syscall.EACCES
 		}
 		return 0, 0, syscall.EPROTONOSUPPORT
-	case unix.SOCK_RAW, unix.SOCK_PACKET:
+	case unix.SOCK_RAW:
+		if proto == 0 {
+			return 0, 0, syscall.EPROTONOSUPPORT
+		}
 		return 0, 0, syscall.EPERM
-	}
-	if typ&typeMask > maxSocktype || typ&typeMask == 0 {
-		return 0, 0, syscall.EINVAL
+	case unix.SOCK_PACKET:
+		if domain == unix.AF_INET { // the old way to AF_PACKET
+			return 0, 0, syscall.EPERM
+		}
 	}
 	return 0, 0, syscall.ESOCKTNOSUPPORT
 }

@@ -34,6 +34,9 @@ func refused(reason ax.Reason) target {
 // The order is: loopback is the application's own, or the host's for one that lives in the host's network namespace;
 // name lookups go to the resolver; everything else is for the service table to say.
 func (t *task) resolve(s socktab.Socket, dest netip.AddrPort, tried []ax.EndpointID) (target, bool) {
+	if s.Proto == ax.TCP && dest == s.Bound && s.Host.IsValid() {
+		return target{addr: s.Host, verdict: ax.Allow, reason: ax.ReasonLoopback}, true // to itself: TCP allows it
+	}
 	if dest.Addr().IsLoopback() {
 		if host, ok := t.d.deps.Table.Loopback(t.app.Scope, s.Proto, dest, s.Domain); ok {
 			return target{addr: host, managed: s.Proto == ax.TCP, verdict: ax.Allow, reason: ax.ReasonLoopback}, true
@@ -60,6 +63,9 @@ func (t *task) resolve(s socktab.Socket, dest netip.AddrPort, tried []ax.Endpoin
 		return target{verdict: ax.Deny, reason: ax.ReasonNoSnapshot}, false
 	}
 	d := t.d.deps.Decider.Decide(snapshot, ax.Flow{App: t.app.ID, Client: t.app.Addr, Labels: t.app.Labels, Proto: s.Proto, Dest: dest}, tried)
+	if host, ok := t.unheardOf(s, dest, d); ok {
+		return target{addr: host, managed: s.Proto == ax.TCP, verdict: ax.Allow, reason: ax.ReasonLoopback}, true
+	}
 	out := target{verdict: d.Verdict, reason: d.Reason, policy: d.Policy, audit: d.Audit}
 	switch d.Verdict {
 	case ax.Allow:
@@ -73,6 +79,16 @@ func (t *task) resolve(s socktab.Socket, dest netip.AddrPort, tried []ax.Endpoin
 		out.errno = syscall.ECONNREFUSED
 	}
 	return out, true
+}
+
+// unheardOf finds a service of the application itself, at its own address, that the service table doesn't tell of: it has begun
+// to listen just now, and the way through the registry and the router takes a moment, which a program doesn't wait between
+// listen and connect; or it is one that is not published. What the table tells of is the table's to balance.
+func (t *task) unheardOf(s socktab.Socket, dest netip.AddrPort, d ax.Decision) (host netip.AddrPort, ok bool) {
+	if dest.Addr() != t.app.Addr || d.Reason != ax.ReasonNoEndpoint && d.Reason != ax.ReasonExternal {
+		return host, false
+	}
+	return t.d.deps.Table.Own(t.app.Scope, t.app.ID, s.Proto, dest, s.Domain)
 }
 
 // isLookup reports whether dest is a nameserver as the application knows it.

@@ -264,8 +264,12 @@ func (t *task) take() {
 func (t *task) begin(slot int32, n *sys.Notify, replay bool) {
 	c := &call{id: n.ID, slot: slot, tid: n.TID, nr: n.NR, args: n.Args, replay: replay, began: now()}
 	c.came = c.began
-	if old := t.byThread[c.tid]; old != nil {
-		t.cancel(old) // a thread is in one call at a time: a signal has ended the older one
+	if old := t.byThread[c.tid]; old != nil { // a thread is in one call at a time: a signal has ended the older one
+		again := old.interrupted(c)
+		if t.cancel(old); again {
+			t.fail(c, syscall.EINTR)
+			return
+		}
 	}
 	if c.tid == 0 {
 		t.fail(c, syscall.ENETDOWN) // in a process-id namespace that the agent can't see
