@@ -13,7 +13,7 @@ import (
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/route"
 	"appswitch.io/services/nodeagent/internal/portpool"
-	"appswitch.io/services/nodeagent/launch/wire"
+	"appswitch.io/services/nodeagent/launch/dirs"
 	"github.com/spf13/pflag"
 )
 
@@ -40,15 +40,24 @@ type Config struct {
 // DefaultConfig returns the defaults of every flag.
 func DefaultConfig() Config {
 	name, _ := os.Hostname()
+	own := ownDirs()
 	runDir := os.Getenv("AX_RUN_DIR")
 	if runDir == "" {
-		runDir = wire.DefaultRunDir
+		runDir = own.Run()
 	}
 	return Config{
-		NodeName: name, Cluster: "appswitch", Driver: "user", Ports: "40000-60000", RunDir: runDir, StateDir: "/run/appswitch-agent",
+		NodeName: name, Cluster: "appswitch", Driver: "user", Ports: "40000-60000", RunDir: runDir, StateDir: own.AgentState(),
 		AgentTimeout: 30 * time.Second, DNS: true, DNSDomain: "appswitch.local", Outliers: route.DefaultOutlierConfig(),
 		ReservedPorts: []uint16{6660, 6662, 6663, 6664, 6665, 6666, 7946, 7947},
 	}
+}
+
+// ownDirs are the directories of the user who runs this program.
+func ownDirs() dirs.User {
+	return dirs.User{UID: os.Geteuid(), Getenv: os.Getenv, Exists: func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}}
 }
 
 // Flags adds the options to a flag set.
@@ -90,6 +99,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("--outlier-%w", err)
 	}
 	for _, dir := range []string{c.RunDir, c.StateDir} {
+		if dir == "" {
+			return errors.New("--run-dir and --agent-state-dir: there is neither XDG_RUNTIME_DIR nor a home directory: set one of them, or name both directories")
+		}
 		if !filepath.IsAbs(dir) {
 			return fmt.Errorf("directory %q: give an absolute path", dir)
 		}

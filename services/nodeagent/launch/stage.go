@@ -33,7 +33,7 @@ func stage(args []string) error {
 		return text.Error(stageName, " is started by `ax run` only")
 	}
 	syscall.CloseOnExec(fd)
-	o, err := options.Parse(args[2:], getenv, isProgram)
+	o, err := options.Parse(args[2:], setting, isProgram)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"appswitch.io/services/nodeagent/launch/dirs"
 )
 
 // State is the outcome of one check.
@@ -41,7 +43,11 @@ type Options struct {
 
 // DefaultOptions are those of a daemon without options.
 func DefaultOptions() Options {
-	return Options{RunDir: "/var/run/appswitch", StateDir: "/var/lib/appswitch", Proc: "/proc", Ports: DefaultPorts()}
+	own := dirs.User{UID: os.Geteuid(), Getenv: os.Getenv, Exists: func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}}
+	return Options{RunDir: own.Run(), StateDir: own.State(), Proc: "/proc", Ports: DefaultPorts()}
 }
 
 // Run makes all checks, in the order in which a reader wants to know.
