@@ -21,6 +21,7 @@ const (
 	prSetName                = 15
 	prSetChildSubreaper      = 36
 	prCapAmbient             = 47
+	prSetPtracer             = 0x59616d61 // "Yama"
 	prCapAmbientClearAll     = 4
 	maxFilterInstructions    = 4096
 	notificationSize         = 80 // struct seccomp_notif

@@ -17,7 +17,6 @@ import (
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
-	"appswitch.io/services/nodeagent/internal/procfs"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/launch/wire"
 	"github.com/google/uuid"
@@ -113,14 +112,6 @@ func NewManager(cfg Config, deps Deps) (*Manager, error) {
 		deps.Publisher.PutApp(m.published(e))
 	}
 	return m, nil
-}
-
-func scopeOf(pid int) (socktab.ScopeID, error) {
-	dev, ino, err := procfs.NetnsInode(pid)
-	if err != nil {
-		return socktab.ScopeID{}, fmt.Errorf("find network namespace: %w", err)
-	}
-	return socktab.ScopeID{Dev: dev, Ino: ino}, nil
 }
 
 // Run drops applications that don't attach in time, until ctx is done.
@@ -299,7 +290,7 @@ func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed secc
 		return nil
 	}
 	if err == nil && !a.Holder {
-		err = m.place(ctx, e, p)
+		err = m.place(ctx, e, p, a)
 	}
 	if err != nil {
 		handed.Close()
@@ -349,7 +340,7 @@ func (m *Manager) entry(ctx context.Context, p peer, a wire.Attach) (*entry, err
 	}
 	app.ID = ax.AppID(a.AppID)
 	e = &entry{record: record{App: app, Token: a.Token, Hello: a.Hello}, expire: time.Now().Add(helloAfter)}
-	if err := m.place(ctx, e, p); err != nil {
+	if err := m.place(ctx, e, p, a); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
@@ -359,21 +350,6 @@ func (m *Manager) entry(ctx context.Context, p peer, a wire.Attach) (*entry, err
 	}
 	m.apps[app.ID] = e
 	return e, nil
-}
-
-// place finds out where a program lives: its network namespace, and the name servers it knows.
-func (m *Manager) place(ctx context.Context, e *entry, p peer) error {
-	scope, err := scopeOf(p.pid)
-	if err != nil {
-		return err
-	}
-	e.App.PID, e.App.Scope, e.App.HostScope = p.pid, scope, scope == m.own
-	if e.App.DNS {
-		if e.App.Nameservers, err = procfs.Nameservers(ctx, p.pid); err != nil {
-			m.deps.Log.Debug("name servers of application are unknown", "app", e.App.ID, "error", err)
-		}
-	}
-	return nil
 }
 
 // gone forgets an application that has exited.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 
 	"appswitch.io/services/nodeagent/internal/procfs"
 	"appswitch.io/services/nodeagent/launch/wire"
@@ -61,6 +62,13 @@ func (p peer) descriptor(fd int) (int, error) {
 		return -1, fmt.Errorf("fetch descriptor %d of process %d: %w", fd, p.pid, err)
 	}
 	return copied, nil
+}
+
+// owns reports whether a process, known by a file of its in /proc, may be spoken for by the peer: by root, or by its own
+// user.
+func (p peer) owns(status os.FileInfo) bool {
+	st, ok := status.Sys().(*syscall.Stat_t)
+	return ok && (p.privileged || st.Uid == p.uid)
 }
 
 // sameUserNamespace reports whether a uid of the process means what it means to the agent.
