@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"appswitch.io/services/nodeagent/launch/internal/text"
+	"appswitch.io/services/nodeagent/launch/restrict"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -81,10 +82,19 @@ func (s *Supervision) Run(signals <-chan syscall.Signal) int {
 // holderGrace is how long after the program's end its last descendants may take to go.
 const holderGrace = 5 * time.Millisecond
 
+// facts gathers what this machine restricts.
+func facts() restrict.Facts {
+	return restrict.Gather("/proc", func(path string) string {
+		content, err := readFile(path)
+		if err != nil {
+			return ""
+		}
+		return string(content)
+	})
+}
+
 func (s *Supervision) noUserNamespace(err error) error {
-	return text.Because(err, "make a network namespace: not permitted, and neither is a user namespace that would give one; ",
-		"run it with sudo, allow user namespaces (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, "+
-			"user.max_user_namespaces), or do without with --new-netns=false")
+	return text.Because(err, "make a network namespace: ", restrict.UserNamespace(facts()).Sentence())
 }
 
 // launch starts the child and brings it to where it becomes the program. If the child ends before, it has said why,

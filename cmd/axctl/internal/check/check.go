@@ -52,9 +52,10 @@ func DefaultOptions() Options {
 
 // Run makes all checks, in the order in which a reader wants to know.
 func Run(ctx context.Context, o Options) []Result {
-	results := []Result{o.kernel(), seccompAction()}
+	root := os.Geteuid() == 0
+	results := []Result{o.kernel(), o.seccompAction()}
 	results = append(results, seccompListener()...)
-	results = append(results, o.privileges(), o.ptrace(), o.pidNamespace(), o.netNamespace(), newNetNamespace(), sockDiag(ctx), openFiles())
+	results = append(results, o.privileges(), o.ptrace(root), o.processes(root), o.pidNamespace(), o.netNamespace(), o.newNetNamespace(root), sockDiag(ctx), openFiles())
 	results = append(results, directory("run directory", o.RunDir), directory("state directory", o.StateDir))
 	for _, p := range o.Ports {
 		results = append(results, o.port(ctx, p))

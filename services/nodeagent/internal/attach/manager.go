@@ -176,6 +176,9 @@ func (m *Manager) Saved() []seccomp.App {
 
 // Hello grants an identity.
 func (m *Manager) Hello(ctx context.Context, p peer, h wire.Hello) (*wire.Welcome, error) {
+	if err := readable(h.NewNetns); err != nil {
+		return nil, err
+	}
 	app, err := m.identity(p, h)
 	if err != nil {
 		return nil, err

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"appswitch.io/services/nodeagent/internal/procfs"
 	"appswitch.io/services/nodeagent/internal/socktab"
+	"appswitch.io/services/nodeagent/launch/restrict"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -53,4 +55,17 @@ func program(p peer, a wire.Attach) int {
 		return pid
 	}
 	return p.pid
+}
+
+// readable refuses a program whose memory this agent may not read. Without root, a program gets its network namespace from
+// a user namespace of its own.
+func readable(newNetns bool) error {
+	scope, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
+	if err != nil {
+		return nil //nolint:nilerr // no Yama
+	}
+	if f := restrict.Ptrace(strings.TrimSpace(string(scope)), os.Geteuid() == 0, newNetns); f.Severity != restrict.Fine {
+		return &wire.Error{Code: wire.CodeDenied, Message: f.Sentence()}
+	}
+	return nil
 }
