@@ -12,6 +12,7 @@ import (
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/route"
+	"appswitch.io/services/nodeagent/internal/admission"
 	"appswitch.io/services/nodeagent/internal/portpool"
 	"appswitch.io/services/nodeagent/launch/dirs"
 	"github.com/spf13/pflag"
@@ -34,6 +35,7 @@ type Config struct {
 	ResolverAddr  string   // where name lookups go, if Deps.ResolverAddr is not set
 	ReservedPorts []uint16 // of the node's address: AppSwitch's own, denied to applications
 	Version       string
+	Admit         []string            // rules about what local users other than root may claim
 	Outliers      route.OutlierConfig // when endpoints to which connects fail are left out
 }
 
@@ -75,6 +77,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.DNS, "dns", c.DNS, "lead applications' name lookups to the DNS server")
 	fs.StringVar(&c.DNSDomain, "dns-domain", c.DNSDomain, "domain of the names of services")
 	fs.DurationVar(&c.AgentTimeout, "agent-timeout", c.AgentTimeout, "how long applications' calls wait for an agent that is away, or for the first routes")
+	fs.StringSliceVar(&c.Admit, "admit", c.Admit, "rules about who but root may claim which addresses, names and labels, such as 'uid=1001 ip=10.1.0.0/16 name=web-* label=role=prod' (docs/security.md)")
 	outlierFlags(fs, &c.Outliers)
 }
 
@@ -91,6 +94,9 @@ func (c Config) Validate() error {
 	}
 	if _, err := portpool.New(c.Ports); err != nil {
 		return fmt.Errorf("--ports: %w", err)
+	}
+	if _, err := admission.ParseRules(c.Admit); err != nil {
+		return fmt.Errorf("--admit: %w", err)
 	}
 	if c.AgentTimeout <= 0 {
 		return fmt.Errorf("--agent-timeout %s: must be more than 0", c.AgentTimeout)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/admission"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/launch/wire"
@@ -63,6 +64,7 @@ type Deps struct {
 	Driver    Driver
 	Publisher Publisher
 	Table     *socktab.Table
+	Gate      *admission.Gate // of what unprivileged clients claim
 }
 
 // Manager knows the node's applications.
@@ -222,9 +224,6 @@ func (m *Manager) identity(p peer, h wire.Hello) (seccomp.App, error) {
 		},
 		DNS: h.DNS && m.cfg.DNS, UID: p.uid,
 	}
-	if !p.privileged && (h.IP != "" || h.Name != "" || len(h.Labels) > 0) {
-		return seccomp.App{}, &wire.Error{Code: wire.CodeDenied, Message: fmt.Sprintf("user %d may not claim names, addresses or labels: run it as root (sudo ax run …)", p.uid)}
-	}
 	var err error
 	if app.Check, err = healthCheck(h); err != nil {
 		return invalid("%v", err)
@@ -253,7 +252,29 @@ func (m *Manager) identity(p peer, h wire.Hello) (seccomp.App, error) {
 		}
 		app.Name = strings.ToLower(h.Name)
 	}
-	return app, nil
+	return app, m.admit(p, app, h)
+}
+
+// admit refuses what the peer may not claim.
+func (m *Manager) admit(p peer, app seccomp.App, h wire.Hello) error {
+	if h.IP == "" && h.Name == "" && len(h.Labels) == 0 {
+		return nil
+	}
+	client, err := p.client()
+	if err != nil {
+		return err
+	}
+	claims := admission.Claims{Labels: h.Labels}
+	if h.IP != "" {
+		claims.IP = app.Addr
+	}
+	if h.Name != "" {
+		claims.Name = app.Name
+	}
+	if why := m.deps.Gate.Admit(client, claims); why != "" {
+		return &wire.Error{Code: wire.CodeDenied, Message: why}
+	}
+	return nil
 }
 
 // claim has the registry reserve the application's address, and finds the address of a name that came without one.

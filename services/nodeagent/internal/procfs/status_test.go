@@ -45,3 +45,13 @@ func TestRelative(t *testing.T) {
 		t.Errorf("it has no number %d, got %d, %v", os.Getpid(), pid, err)
 	}
 }
+
+func TestCapable(t *testing.T) {
+	if is, err := Capable(os.Getpid(), unix.CAP_SYS_ADMIN); err != nil || is != (os.Geteuid() == 0) {
+		t.Errorf("this process: %v, %v", is, err)
+	}
+	cmd := start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}})
+	if is, err := Capable(cmd.Process.Pid, unix.CAP_SYS_ADMIN); err != nil || is {
+		t.Errorf("a process of nobody: %v, %v", is, err)
+	}
+}

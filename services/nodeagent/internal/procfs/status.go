@@ -71,3 +71,16 @@ func statusField(pid int, field string) ([]string, error) {
 	}
 	return nil, fmt.Errorf("status of process %d: no %s", pid, field)
 }
+
+// Capable reports whether a process has a capability in effect, in its own user namespace.
+func Capable(pid int, capability uint) (bool, error) {
+	words, err := statusField(pid, "CapEff")
+	if err != nil {
+		return false, err
+	}
+	set, err := strconv.ParseUint(words[0], 16, 64)
+	if err != nil {
+		return false, fmt.Errorf("capabilities of process %d: %w", pid, err)
+	}
+	return set&(1<<capability) != 0, nil
+}
