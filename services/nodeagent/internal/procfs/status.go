@@ -15,8 +15,12 @@ func Relative(to, pid int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(ids) <= 1 {
+	if len(ids) == 1 {
 		return pid, nil // it sees what we see
+	}
+	want := strconv.Itoa(pid)
+	if ids[len(ids)-1] == want {
+		return to, nil // itself: most are
 	}
 	dev, ino, err := nsInode(to, "pid")
 	if err != nil {
@@ -26,7 +30,6 @@ func Relative(to, pid int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	want := strconv.Itoa(pid)
 	for _, e := range all {
 		id, err := strconv.Atoi(e.Name())
 		if err != nil {
