@@ -114,7 +114,9 @@ func (l *Lab) WriteFile(name, content string) string {
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		l.t.Fatal(err)
 	}
-	l.own(filepath.Dir(path))
+	if dir := filepath.Dir(path); dir != l.dir {
+		l.own(dir)
+	}
 	l.own(path)
 	return path
 }

@@ -12,7 +12,7 @@ import (
 func (l *Lab) User(uid int) *Lab {
 	l.t.Helper()
 	u := &Lab{world: l.world, t: l.t, netns: l.netns, uid: uid}
-	if err := os.Chmod(l.dir, 0o777|os.ModeSticky); err != nil { // as /tmp: programs leave marks there
+	if err := os.Chmod(l.dir, 0o777); err != nil { // programs leave marks there
 		l.t.Fatal(err)
 	}
 	for _, dir := range []string{u.Home(), u.RuntimeDir()} {
@@ -69,12 +69,24 @@ func (l *Lab) userEnviron(env []string) []string {
 	return append(out, "HOME="+l.Home(), "XDG_RUNTIME_DIR="+l.RuntimeDir())
 }
 
-// StartOwnDaemon starts `ax daemon` as the view's user does, without naming its directories, and waits until it is ready.
+// StartOwnDaemon starts `ax daemon` as the view's user does, without naming its directories, and waits until it is ready. Its
+// DNS port is fixed: the one that it takes where it can't have 53 may be in the range of the applications' ports.
 func (l *Lab) StartOwnDaemon(flags ...string) *Daemon {
 	l.t.Helper()
-	args := append([]string{"ax", "daemon", "--node-name", NodeName, "--node-interface", "net0"}, resolverFlags()...)
+	args := append([]string{"ax", "daemon", "--node-name", NodeName, "--node-interface", "net0", "--dns-port", "5300"}, resolverFlags()...)
 	d := l.daemon("http://127.0.0.1:6666", append(args, flags...)...)
 	d.Start()
 	l.Ready()
 	return d
+}
+
+// Processes returns the process ids of the laboratory's processes whose command lines start with a text.
+func (l *Lab) Processes(command string) []int {
+	var out []int
+	for _, p := range processes(l.name + "/") {
+		if strings.HasPrefix(p.command, command) {
+			out = append(out, p.pid)
+		}
+	}
+	return out
 }
