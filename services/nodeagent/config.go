@@ -12,8 +12,9 @@ import (
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/route"
+	"appswitch.io/services/nodeagent/internal/admission"
 	"appswitch.io/services/nodeagent/internal/portpool"
-	"appswitch.io/services/nodeagent/launch/wire"
+	"appswitch.io/services/nodeagent/launch/dirs"
 	"github.com/spf13/pflag"
 )
 
@@ -34,21 +35,31 @@ type Config struct {
 	ResolverAddr  string   // where name lookups go, if Deps.ResolverAddr is not set
 	ReservedPorts []uint16 // of the node's address: AppSwitch's own, denied to applications
 	Version       string
+	Admit         []string            // rules about what local users other than root may claim
 	Outliers      route.OutlierConfig // when endpoints to which connects fail are left out
 }
 
 // DefaultConfig returns the defaults of every flag.
 func DefaultConfig() Config {
 	name, _ := os.Hostname()
+	own := ownDirs()
 	runDir := os.Getenv("AX_RUN_DIR")
 	if runDir == "" {
-		runDir = wire.DefaultRunDir
+		runDir = own.Run()
 	}
 	return Config{
-		NodeName: name, Cluster: "appswitch", Driver: "user", Ports: "40000-60000", RunDir: runDir, StateDir: "/run/appswitch-agent",
+		NodeName: name, Cluster: "appswitch", Driver: "user", Ports: "40000-60000", RunDir: runDir, StateDir: own.AgentState(),
 		AgentTimeout: 30 * time.Second, DNS: true, DNSDomain: "appswitch.local", Outliers: route.DefaultOutlierConfig(),
 		ReservedPorts: []uint16{6660, 6662, 6663, 6664, 6665, 6666, 7946, 7947},
 	}
+}
+
+// ownDirs are the directories of the user who runs this program.
+func ownDirs() dirs.User {
+	return dirs.User{UID: os.Geteuid(), Getenv: os.Getenv, Exists: func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}}
 }
 
 // Flags adds the options to a flag set.
@@ -66,6 +77,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.DNS, "dns", c.DNS, "lead applications' name lookups to the DNS server")
 	fs.StringVar(&c.DNSDomain, "dns-domain", c.DNSDomain, "domain of the names of services")
 	fs.DurationVar(&c.AgentTimeout, "agent-timeout", c.AgentTimeout, "how long applications' calls wait for an agent that is away, or for the first routes")
+	fs.StringSliceVar(&c.Admit, "admit", c.Admit, "rules about who but root may claim which addresses, names and labels, such as 'uid=1001 ip=10.1.0.0/16 name=web-* label=role=prod' (docs/security.md)")
 	outlierFlags(fs, &c.Outliers)
 }
 
@@ -83,6 +95,9 @@ func (c Config) Validate() error {
 	if _, err := portpool.New(c.Ports); err != nil {
 		return fmt.Errorf("--ports: %w", err)
 	}
+	if _, err := admission.ParseRules(c.Admit); err != nil {
+		return fmt.Errorf("--admit: %w", err)
+	}
 	if c.AgentTimeout <= 0 {
 		return fmt.Errorf("--agent-timeout %s: must be more than 0", c.AgentTimeout)
 	}
@@ -90,6 +105,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("--outlier-%w", err)
 	}
 	for _, dir := range []string{c.RunDir, c.StateDir} {
+		if dir == "" {
+			return errors.New("--run-dir and --agent-state-dir: there is neither XDG_RUNTIME_DIR nor a home directory: set one of them, or name both directories")
+		}
 		if !filepath.IsAbs(dir) {
 			return fmt.Errorf("directory %q: give an absolute path", dir)
 		}

@@ -1,7 +1,10 @@
 package nodeagent
 
 import (
+	"fmt"
+
 	"appswitch.io/internal/config"
+	"appswitch.io/services/nodeagent/internal/admission"
 	"github.com/spf13/pflag"
 )
 
@@ -18,6 +21,18 @@ func (s *Service) Live() config.Live {
 		}
 		return s.publisher.Relabel(labels)
 	}}
+	live["admit"] = func(fs *pflag.FlagSet) error {
+		list, err := fs.GetStringSlice("admit")
+		if err != nil {
+			return err
+		}
+		rules, err := admission.ParseRules(list)
+		if err != nil {
+			return fmt.Errorf("--admit: %w", err)
+		}
+		s.gate.Set(rules)
+		return nil
+	}
 	s.liveOutliers(live)
 	return live
 }

@@ -22,6 +22,7 @@ import (
 	"appswitch.io/internal/route"
 	registryv1 "appswitch.io/proto/gen/appswitch/registry/v1"
 	routerv1 "appswitch.io/proto/gen/appswitch/router/v1"
+	"appswitch.io/services/nodeagent/internal/admission"
 	"appswitch.io/services/nodeagent/internal/attach"
 	"appswitch.io/services/nodeagent/internal/conncount"
 	"appswitch.io/services/nodeagent/internal/dnsrelay"
@@ -78,6 +79,7 @@ type Service struct {
 	board     *standing.Board
 	health    *health.Checker
 	driver    *seccomp.Driver
+	gate      *admission.Gate
 	manager   *attach.Manager
 	server    *attach.Server
 	grpc      *server.Server
@@ -143,9 +145,16 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		Log: deps.Log, Table: s.table, Ports: s.ports, Routes: s.routes, Decider: decider,
 		Publisher: s.board, Flows: s.flows, Resolver: resolver, Metrics: metrics, Relay: relay, Conns: s.conns, Outliers: s.outliers,
 	})
+	rules, err := admission.ParseRules(cfg.Admit)
+	if err != nil {
+		return nil, err
+	}
+	if s.gate, err = admission.NewGate(rules, deps.Log, deps.Metrics); err != nil {
+		return nil, err
+	}
 	s.manager, err = attach.NewManager(attach.Config{
 		Node: s.node, AgentTimeout: cfg.AgentTimeout, DNS: cfg.DNS, StateDir: filepath.Join(cfg.StateDir, "apps"), Clean: cfg.Clean,
-	}, attach.Deps{Log: deps.Log, Driver: s.driver, Publisher: s.publisher, Table: s.table})
+	}, attach.Deps{Log: deps.Log, Driver: s.driver, Publisher: s.publisher, Table: s.table, Gate: s.gate})
 	if err != nil {
 		return nil, err
 	}

@@ -162,7 +162,7 @@ func (a *agent) explain(err error) error {
 	_ = errors.As(err, &errno) // of another kind: the last line
 	switch errno {
 	case syscall.ENOENT, syscall.ENOTDIR:
-		return text.Error("the AppSwitch daemon is not running here: ", path, " does not exist; start it with `ax daemon` as root, "+
+		return text.Error("the AppSwitch daemon is not running here: ", path, " does not exist; start it with `ax daemon`, as root or as this user, "+
 			"or name its directory with --run-dir or AX_RUN_DIR")
 	case syscall.EACCES, syscall.EPERM:
 		return text.Error("no permission to use the AppSwitch agent's socket ", path, " as uid ", strconv.Itoa(syscall.Getuid()))

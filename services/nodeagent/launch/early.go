@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"appswitch.io/services/nodeagent/launch/dirs"
 	"appswitch.io/services/nodeagent/launch/internal/text"
 	"appswitch.io/services/nodeagent/launch/options"
 	"appswitch.io/services/nodeagent/launch/wire"
@@ -65,7 +66,7 @@ func Early(args []string) {
 	default:
 		return
 	}
-	o, err := options.Parse(rest, getenv, isProgram)
+	o, err := options.Parse(rest, setting, isProgram)
 	if errors.Is(err, options.ErrHelp) {
 		return
 	}
@@ -80,6 +81,14 @@ func Early(args []string) {
 func getenv(key string) string {
 	value, _ := syscall.Getenv(key)
 	return value
+}
+
+// setting is getenv for the options: whose daemon serves this user, if the variable doesn't say?
+func setting(key string) string {
+	if key != "AX_RUN_DIR" {
+		return getenv(key)
+	}
+	return dirs.User{UID: syscall.Geteuid(), Getenv: getenv, Exists: exists}.Find()
 }
 
 // Exit codes of `ax run` itself; the others are the program's.

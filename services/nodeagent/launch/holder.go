@@ -80,9 +80,6 @@ func holderMain(attach string) int {
 	return 0
 }
 
-// hide keeps the program, which may run as the same user, from looking into this process or taking its descriptors.
-func hide() { _, _, _ = syscall.RawSyscall6(syscall.SYS_PRCTL, prSetDumpable, 0, 0, 0, 0, 0) }
-
 // holder serves one program.
 type holder struct {
 	path     string // of the agent's socket
@@ -201,10 +198,12 @@ func (h *holder) connect() {
 	fd, err := dial(h.path, true)
 	if err == nil {
 		h.empty()
+		show(fd)
 		if err = send(fd, h.attach, append([]int{h.listener, h.memory}, h.kept...), syscall.MSG_DONTWAIT); err == nil {
 			h.conn = fd
 			return
 		}
+		hide()
 		_ = syscall.Close(fd)
 	}
 	h.later()
@@ -240,6 +239,7 @@ func (h *holder) hear() {
 		return
 	}
 	if m.Attached != nil {
+		hide()
 		h.attached = true
 		h.pause = retryFirst
 		h.answering.Store(false)
@@ -249,6 +249,7 @@ func (h *holder) hear() {
 
 // lose drops the connection. An agent that refuses or is not understood counts as none.
 func (h *holder) lose() {
+	hide()
 	_ = syscall.Close(h.conn)
 	h.conn = -1
 	if h.attached {

@@ -40,7 +40,7 @@ func run(o options.Run, args []string) (*Supervision, error) {
 	}
 	d := newDirect(o)
 	if o.Init {
-		return &Supervision{args: args, direct: d}, nil
+		return &Supervision{args: args, direct: d, init: true}, nil
 	}
 	err = become(o, program, who, d)
 	if errors.Is(err, errNeedsUserNamespace) {

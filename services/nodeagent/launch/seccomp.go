@@ -8,6 +8,7 @@ import (
 
 	"appswitch.io/services/nodeagent/launch/filter"
 	"appswitch.io/services/nodeagent/launch/internal/text"
+	"appswitch.io/services/nodeagent/launch/restrict"
 )
 
 // linux/seccomp.h and linux/prctl.h
@@ -21,6 +22,7 @@ const (
 	prSetName                = 15
 	prSetChildSubreaper      = 36
 	prCapAmbient             = 47
+	prSetPtracer             = 0x59616d61 // "Yama"
 	prCapAmbientClearAll     = 4
 	maxFilterInstructions    = 4096
 	notificationSize         = 80 // struct seccomp_notif
@@ -65,7 +67,9 @@ func installFilter(udpFrom int) (int, error) {
 		return -1, text.Error("this process is already under a seccomp listener, and the kernel allows one: " +
 			"either it was started by `ax run` (leave the inner `ax run` out), or the container runtime installed one")
 	case syscall.ENOSYS, syscall.EINVAL:
-		return -1, text.Because(errno, "install the system call filter: ", errno.Error(), ": the kernel needs seccomp user notification (Linux 5.9)")
+		if f := restrict.Seccomp(facts()); f.Severity != restrict.Fine {
+			return -1, text.Because(errno, "install the system call filter: ", f.Sentence())
+		}
 	}
 	return -1, text.Wrap(errno, "install the system call filter")
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"appswitch.io/services/nodeagent/launch/internal/text"
 	"appswitch.io/services/nodeagent/launch/options"
@@ -33,7 +34,7 @@ func stage(args []string) error {
 		return text.Error(stageName, " is started by `ax run` only")
 	}
 	syscall.CloseOnExec(fd)
-	o, err := options.Parse(args[2:], getenv, isProgram)
+	o, err := options.Parse(args[2:], setting, isProgram)
 	if err != nil {
 		return err
 	}
@@ -89,8 +90,16 @@ func (l *link) relinquish() error {
 	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, prCapAmbient, prCapAmbientClearAll, 0, 0, 0, 0); errno != 0 {
 		return text.Wrap(errno, "give up the capabilities of the launch")
 	}
+	// Those that may be inherited as well: natively there are none.
+	header := [2]uint32{linuxCapabilityVersion3, 0}
+	var none [6]uint32 // effective, permitted, inheritable, in two halves
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header[0])), uintptr(unsafe.Pointer(&none[0])), 0); errno != 0 {
+		return text.Wrap(errno, "give up the capabilities of the launch")
+	}
 	return nil
 }
+
+const linuxCapabilityVersion3 = 0x20080522
 
 func (l *link) close() { _ = syscall.Close(l.fd) }
 

@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"appswitch.io/services/nodeagent/launch/internal/text"
+	"appswitch.io/services/nodeagent/launch/restrict"
 	"appswitch.io/services/nodeagent/launch/wire"
 )
 
@@ -18,6 +19,7 @@ type Supervision struct {
 	args          []string // what followed `ax run`
 	direct        *direct
 	userNamespace bool
+	init          bool // --init: the parent was asked for
 
 	child   int
 	ownTTY  bool // the child's process group is the terminal's foreground
@@ -25,6 +27,7 @@ type Supervision struct {
 	handed  handed
 	state   holderState
 	program bool // the child has become the program
+	killed  syscall.Signal
 }
 
 // Forwarded lists the signals that the parent passes on. It keeps SIGCHLD, and those that a terminal sends to
@@ -75,16 +78,40 @@ func (s *Supervision) Run(signals <-chan syscall.Signal) int {
 	case <-time.After(holderGrace):
 		s.leaveHolder()
 	}
+	if s.killed != 0 && !s.init {
+		die(s.killed)
+	}
 	return code
 }
+
+// die ends this process by a signal, as the program has ended: nobody asked for a parent, so nobody should see one. It returns
+// if that can't be, as for process 1 of a container. The process is hidden by now, so it leaves no core.
+func die(n syscall.Signal) {
+	action := kernelAction{handler: sigDefault}
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(n), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	if syscall.Kill(syscall.Getpid(), n) == nil {
+		time.Sleep(deathGrace) // it may be another thread that takes the signal
+	}
+}
+
+const deathGrace = 100 * time.Millisecond
 
 // holderGrace is how long after the program's end its last descendants may take to go.
 const holderGrace = 5 * time.Millisecond
 
+// facts gathers what this machine restricts.
+func facts() restrict.Facts {
+	return restrict.Gather("/proc", func(path string) string {
+		content, err := readFile(path)
+		if err != nil {
+			return ""
+		}
+		return string(content)
+	})
+}
+
 func (s *Supervision) noUserNamespace(err error) error {
-	return text.Because(err, "make a network namespace: not permitted, and neither is a user namespace that would give one; ",
-		"run it with sudo, allow user namespaces (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, "+
-			"user.max_user_namespaces), or do without with --new-netns=false")
+	return text.Because(err, "make a network namespace: ", restrict.UserNamespace(facts()).Sentence())
 }
 
 // launch starts the child and brings it to where it becomes the program. If the child ends before, it has said why,
@@ -232,6 +259,7 @@ func (s *Supervision) reap() int {
 		case status.Exited():
 			return status.ExitStatus()
 		case status.Signaled():
+			s.killed = status.Signal()
 			return exitSignal + int(status.Signal())
 		case status.Stopped() && s.ownTTY:
 			_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP)

@@ -27,6 +27,7 @@ type Lab struct {
 	*world
 	t     testing.TB
 	netns string
+	uid   int // of what is started; 0 is root
 }
 
 // world is what all views of a laboratory share.
@@ -89,7 +90,7 @@ func binaries(t testing.TB) string {
 }
 
 // In returns the view of the same machine for another test, usually a subtest: what it starts ends with that test.
-func (l *Lab) In(t testing.TB) *Lab { return &Lab{world: l.world, t: t, netns: l.netns} }
+func (l *Lab) In(t testing.TB) *Lab { return &Lab{world: l.world, t: t, netns: l.netns, uid: l.uid} }
 
 // Neighbour returns the view of the machine at the other end of the cable, which has no AppSwitch.
 func (l *Lab) Neighbour() *Lab { return &Lab{world: l.world, t: l.t, netns: l.name + "-out"} }
@@ -113,6 +114,10 @@ func (l *Lab) WriteFile(name, content string) string {
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		l.t.Fatal(err)
 	}
+	if dir := filepath.Dir(path); dir != l.dir {
+		l.own(dir)
+	}
+	l.own(path)
 	return path
 }
 
@@ -124,12 +129,12 @@ func (l *Lab) environ() []string {
 		return strings.HasPrefix(name, "AX_") || strings.HasSuffix(strings.ToLower(name), "_proxy") ||
 			slices.Contains([]string{"PATH", "HOME", guardVar, "GOFLAGS", "GOCOVERDIR"}, name)
 	})
-	return append(env,
+	return l.userEnviron(append(env,
 		labVar+"="+l.name+"/",
 		"AX_RUN_DIR="+l.RunDir(),
 		"HOME="+l.dir,
 		"PATH="+l.bin+":"+systemPath,
-	)
+	))
 }
 
 // close ends the laboratory and reports what would have stayed. Applications have been stopped: their cleanups were

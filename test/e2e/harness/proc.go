@@ -88,7 +88,7 @@ func (l *Lab) start(c Cmd) (*Proc, error) {
 	p := &Proc{lab: l, out: base + ".out", err: base + ".err", done: make(chan struct{})}
 	// nsenter becomes the program: the process id, signals and the exit status are the program's own. `ip netns exec`
 	// would hide the control groups.
-	p.cmd = exec.Command("nsenter", append([]string{"--net=" + filepath.Join(netnsDir, l.netns), "--"}, c.Args...)...)
+	p.cmd = exec.Command("nsenter", append([]string{"--net=" + filepath.Join(netnsDir, l.netns), "--"}, l.command(c.Args)...)...)
 	p.cmd.Env = append(l.environ(), c.Env...)
 	p.cmd.Dir = c.Dir
 	if c.Dir == "" {

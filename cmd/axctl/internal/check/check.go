@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"appswitch.io/services/nodeagent/launch/dirs"
 )
 
 // State is the outcome of one check.
@@ -41,14 +43,19 @@ type Options struct {
 
 // DefaultOptions are those of a daemon without options.
 func DefaultOptions() Options {
-	return Options{RunDir: "/var/run/appswitch", StateDir: "/var/lib/appswitch", Proc: "/proc", Ports: DefaultPorts()}
+	own := dirs.User{UID: os.Geteuid(), Getenv: os.Getenv, Exists: func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}}
+	return Options{RunDir: own.Run(), StateDir: own.State(), Proc: "/proc", Ports: DefaultPorts()}
 }
 
 // Run makes all checks, in the order in which a reader wants to know.
 func Run(ctx context.Context, o Options) []Result {
-	results := []Result{o.kernel(), seccompAction()}
+	root := os.Geteuid() == 0
+	results := []Result{o.kernel(), o.seccompAction()}
 	results = append(results, seccompListener()...)
-	results = append(results, o.privileges(), o.ptrace(), o.pidNamespace(), o.netNamespace(), newNetNamespace(), sockDiag(ctx), openFiles())
+	results = append(results, o.privileges(), o.ptrace(root), o.processes(root), o.pidNamespace(), o.netNamespace(), o.newNetNamespace(root), sockDiag(ctx), openFiles())
 	results = append(results, directory("run directory", o.RunDir), directory("state directory", o.StateDir))
 	for _, p := range o.Ports {
 		results = append(results, o.port(ctx, p))

@@ -96,10 +96,22 @@ func TestNamespaces(t *testing.T) {
 	want(t, machine(t, map[string]string{"self/ns/net": "->net:[2]", "2/comm": "sh\n", "2/ns/net": "->net:[2]"}).netNamespace(), Warning, "can't be compared")
 }
 
-func TestPtrace(t *testing.T) {
-	want(t, machine(t, nil).ptrace(), OK, "not restricted")
-	want(t, machine(t, map[string]string{"sys/kernel/yama/ptrace_scope": "0\n"}).ptrace(), OK, "is 0")
-	want(t, machine(t, map[string]string{"sys/kernel/yama/ptrace_scope": "3\n"}).ptrace(), Failed, "is 3")
+func TestRestrictions(t *testing.T) {
+	yama := func(scope string) Options {
+		return machine(t, map[string]string{"sys/kernel/yama/ptrace_scope": scope + "\n"})
+	}
+	want(t, machine(t, nil).ptrace(false), OK, "not restricted")
+	want(t, yama("0").ptrace(false), OK, "is 0")
+	want(t, yama("1").ptrace(true), OK, "is 1")
+	want(t, yama("1").ptrace(false), Warning, "is 1")
+	want(t, yama("3").ptrace(true), Failed, "is 3")
+	hidden := machine(t, map[string]string{"self/mounts": "proc /proc proc rw,hidepid=2 0 0\n"})
+	want(t, hidden.processes(true), OK, "")
+	want(t, hidden.processes(false), Warning, "hidepid")
+	want(t, machine(t, nil).seccompAction(), Failed, "seccomp is not available")
+	if !tryUserNamespace() {
+		t.Error("no user namespace can be made")
+	}
 }
 
 func TestDirectory(t *testing.T) {
@@ -148,7 +160,7 @@ func TestPort(t *testing.T) {
 
 // TestThisMachine tries the kernel for real: the user driver's own tests need the same.
 func TestThisMachine(t *testing.T) {
-	want(t, seccompAction(), OK, "")
+	want(t, DefaultOptions().seccompAction(), OK, "")
 	results := seccompListener()
 	if len(results) != 2 {
 		t.Fatalf("got %v", results)
@@ -162,9 +174,9 @@ func TestThisMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, newNetNamespace(), OK, "")
+	want(t, DefaultOptions().newNetNamespace(true), OK, "")
 	all := Run(context.Background(), DefaultOptions())
-	if len(all) != 13+len(DefaultPorts()) {
+	if len(all) != 14+len(DefaultPorts()) {
 		t.Errorf("got %d results: %v", len(all), all)
 	}
 	// The filters and the namespace went with their threads.

@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -58,23 +59,6 @@ func (o Options) privileges() Result {
 	return ok(name, "root")
 }
 
-// ptrace looks at the Yama setting, which rules over reading an application's memory.
-func (o Options) ptrace() Result {
-	const name = "ptrace scope"
-	data, err := os.ReadFile(filepath.Join(o.Proc, "sys/kernel/yama/ptrace_scope"))
-	if err != nil {
-		return ok(name, "not restricted")
-	}
-	switch scope := strings.TrimSpace(string(data)); {
-	case scope == "3":
-		return failed(name, "boot with kernel.yama.ptrace_scope=1 (3 can't be undone while the machine runs)", "kernel.yama.ptrace_scope is 3: nobody may read an application's memory")
-	case scope != "0" && os.Geteuid() != 0:
-		return warning(name, "sysctl kernel.yama.ptrace_scope=0, or run the daemon as root", "kernel.yama.ptrace_scope is %s: without root the daemon can't read the memory of programs", scope)
-	default:
-		return ok(name, "kernel.yama.ptrace_scope is %s", scope)
-	}
-}
-
 func (o Options) pidNamespace() Result {
 	const name = "PID namespace"
 	ns, err := os.Readlink(filepath.Join(o.Proc, "self/ns/pid"))
@@ -100,6 +84,8 @@ func (o Options) netNamespace() Result {
 	}
 	host, err := os.Readlink(filepath.Join(o.Proc, reference, "ns/net"))
 	switch {
+	case errors.Is(err, os.ErrPermission):
+		return ok(name, "this process's; that of the host is root's to look at")
 	case err != nil:
 		return warning(name, "run it as root, in the host's PID namespace", "can't be compared with the host's: %v", err)
 	case own != host:
@@ -107,20 +93,6 @@ func (o Options) netNamespace() Result {
 			"not the host's: programs will have their sockets in this one")
 	}
 	return ok(name, "the host's")
-}
-
-// newNetNamespace makes one, as `ax run` does for every program, on a thread that is thrown away with it.
-func newNetNamespace() Result {
-	const name = "new network namespace"
-	var err error
-	onThread(func() { err = unix.Unshare(unix.CLONE_NEWNET) })
-	switch {
-	case err == nil:
-		return ok(name, "can be made")
-	case os.Geteuid() != 0:
-		return warning(name, "sudo ax run, or ax run --new-netns=false; user namespaces are tried otherwise", "needs root: %v", err)
-	}
-	return failed(name, "privileged container, or --cap-add SYS_ADMIN; or ax run --new-netns=false", "%v", err)
 }
 
 // sockDiagWait is how long the kernel may take to tell that a socket died; it takes microseconds.

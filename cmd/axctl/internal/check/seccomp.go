@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"appswitch.io/services/nodeagent/launch/restrict"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,8 +28,11 @@ const (
 )
 
 // seccompAction asks for the action on which the user driver is built, and for the layout of its messages.
-func seccompAction() Result {
+func (o Options) seccompAction() Result {
 	const name = "seccomp notification"
+	if f := restrict.Seccomp(o.facts()); f.Severity != restrict.Fine {
+		return result(name, f, "")
+	}
 	action := uint32(retUserNotif)
 	if _, _, e := syscall.Syscall(unix.SYS_SECCOMP, getActionAvail, 0, uintptr(unsafe.Pointer(&action))); e != 0 {
 		return failed(name, upgradeKernelFix, "the kernel does not hand system calls to a process (seccomp user notification): %v", e)

@@ -19,7 +19,8 @@ func newRun() *cobra.Command {
 		Long: `Run a program under AppSwitch. It keeps its process id, terminal, signals and exit status, as if it had been started
 directly; only its network is AppSwitch's. Options end at the program's name: what follows belongs to the program.
 
-A new network namespace needs root, or user namespaces; --new-netns=false needs neither. Options may also stand right
+A new network namespace needs root, or user namespaces; --new-netns=false needs neither. Addresses, names and labels need root,
+a daemon of one's own, or a rule of the daemon (--admit). Options may also stand right
 after 'ax', without the word run.`,
 		Example: `  sudo ax run --ip 1.1.1.1 --name web nginx -g 'daemon off;'
   sudo ax run --ip 2001:db8::1 --name web6 nginx -g 'daemon off;'

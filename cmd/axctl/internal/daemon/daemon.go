@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -121,9 +122,18 @@ func (d *daemon) build(ctx context.Context, o *Options, tel *telemetry.Telemetry
 	}
 	// The last thing that can fail, so that a second daemon on this machine has done nothing by then.
 	if d.tcp, err = (&net.ListenConfig{}).Listen(ctx, "tcp", o.GRPCListen); err != nil {
-		return fmt.Errorf("--grpc-listen: %w: choose another, or stop what uses it; is a daemon running already?", err)
+		return fmt.Errorf("--grpc-listen: %w: choose another, or stop what uses it; is a daemon running already?%s", err, beside(os.Geteuid()))
 	}
 	return nil
+}
+
+// beside says how a normal user runs a daemon on a machine where one has the ports already, which may well be root's.
+func beside(uid int) string {
+	if uid == 0 {
+		return ""
+	}
+	return " To run your own beside it: ax daemon --rest-port 16664 --grpc-listen 127.0.0.1:16665 --metrics-listen 127.0.0.1:16666, " +
+		"and AX_SERVER=http://127.0.0.1:16664 for other commands"
 }
 
 // connections are those of the services to the others, by who calls.

@@ -102,9 +102,8 @@ func (o *Options) Complete() error {
 	} else {
 		o.StateDir = dir
 		o.Registry.StateDir = filepath.Join(dir, "registry")
-		// The agent's state belongs on a tmpfs; but two daemons with directories of their own must not share it, and
-		// the default is root's.
-		if (o.changed("state-dir") || os.Geteuid() != 0) && !o.changed("agent-state-dir") {
+		// The agent's state belongs on a tmpfs; but two daemons with directories of their own must not share it.
+		if o.changed("state-dir") && !o.changed("agent-state-dir") {
 			o.NodeAgent.StateDir = filepath.Join(dir, "agent")
 		}
 	}

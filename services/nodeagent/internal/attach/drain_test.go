@@ -39,7 +39,7 @@ func drained(t *testing.T, dir string) (*Manager, *tableView, *[]ax.AppID) {
 	t.Helper()
 	log, view, changes := slog.New(slog.DiscardHandler), &tableView{apps: map[ax.AppID]ax.App{}}, &[]ax.AppID{}
 	m, err := NewManager(Config{Node: ax.Node{Name: "n1", Addr: netip.MustParseAddr("10.0.0.1")}, StateDir: dir},
-		Deps{Log: log, Driver: idleDriver{}, Publisher: view, Table: socktab.New(nil, log)})
+		Deps{Log: log, Driver: idleDriver{}, Publisher: view, Table: socktab.New(nil, log), Gate: newGate(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/admission"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
-	"appswitch.io/services/nodeagent/internal/procfs"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/launch/wire"
 	"github.com/google/uuid"
@@ -64,6 +64,7 @@ type Deps struct {
 	Driver    Driver
 	Publisher Publisher
 	Table     *socktab.Table
+	Gate      *admission.Gate // of what unprivileged clients claim
 }
 
 // Manager knows the node's applications.
@@ -113,14 +114,6 @@ func NewManager(cfg Config, deps Deps) (*Manager, error) {
 		deps.Publisher.PutApp(m.published(e))
 	}
 	return m, nil
-}
-
-func scopeOf(pid int) (socktab.ScopeID, error) {
-	dev, ino, err := procfs.NetnsInode(pid)
-	if err != nil {
-		return socktab.ScopeID{}, fmt.Errorf("find network namespace: %w", err)
-	}
-	return socktab.ScopeID{Dev: dev, Ino: ino}, nil
 }
 
 // Run drops applications that don't attach in time, until ctx is done.
@@ -185,6 +178,9 @@ func (m *Manager) Saved() []seccomp.App {
 
 // Hello grants an identity.
 func (m *Manager) Hello(ctx context.Context, p peer, h wire.Hello) (*wire.Welcome, error) {
+	if err := readable(h.NewNetns); err != nil {
+		return nil, err
+	}
 	app, err := m.identity(p, h)
 	if err != nil {
 		return nil, err
@@ -228,9 +224,6 @@ func (m *Manager) identity(p peer, h wire.Hello) (seccomp.App, error) {
 		},
 		DNS: h.DNS && m.cfg.DNS, UID: p.uid,
 	}
-	if !p.privileged && (h.IP != "" || h.Name != "" || len(h.Labels) > 0) {
-		return seccomp.App{}, &wire.Error{Code: wire.CodeDenied, Message: fmt.Sprintf("user %d may not claim names, addresses or labels: run it as root (sudo ax run …)", p.uid)}
-	}
 	var err error
 	if app.Check, err = healthCheck(h); err != nil {
 		return invalid("%v", err)
@@ -255,7 +248,29 @@ func (m *Manager) identity(p peer, h wire.Hello) (seccomp.App, error) {
 		}
 		app.Name = strings.ToLower(h.Name)
 	}
-	return app, nil
+	return app, m.admit(p, app, h)
+}
+
+// admit refuses what the peer may not claim.
+func (m *Manager) admit(p peer, app seccomp.App, h wire.Hello) error {
+	if h.IP == "" && h.Name == "" && len(h.Labels) == 0 {
+		return nil
+	}
+	client, err := p.client()
+	if err != nil {
+		return err
+	}
+	claims := admission.Claims{Labels: h.Labels}
+	if h.IP != "" {
+		claims.IP = app.Addr
+	}
+	if h.Name != "" {
+		claims.Name = app.Name
+	}
+	if why := m.deps.Gate.Admit(client, claims); why != "" {
+		return &wire.Error{Code: wire.CodeDenied, Message: why}
+	}
+	return nil
 }
 
 // claim has the registry reserve the application's address, and finds the address of a name that came without one.
@@ -296,7 +311,7 @@ func (m *Manager) Attach(ctx context.Context, p peer, a wire.Attach, handed secc
 	}
 	if err == nil && !a.Holder {
 		e.App.UDPFrom = a.Hello.UDPFrom
-		err = m.place(ctx, e, p)
+		err = m.place(ctx, e, p, a)
 	}
 	if err != nil {
 		handed.Close()
@@ -346,7 +361,7 @@ func (m *Manager) entry(ctx context.Context, p peer, a wire.Attach) (*entry, err
 	}
 	app.ID, app.UDPFrom = ax.AppID(a.AppID), a.Hello.UDPFrom
 	e = &entry{record: record{App: app, Token: a.Token, Hello: a.Hello}, expire: time.Now().Add(helloAfter)}
-	if err := m.place(ctx, e, p); err != nil {
+	if err := m.place(ctx, e, p, a); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
@@ -356,21 +371,6 @@ func (m *Manager) entry(ctx context.Context, p peer, a wire.Attach) (*entry, err
 	}
 	m.apps[app.ID] = e
 	return e, nil
-}
-
-// place finds out where a program lives: its network namespace, and the name servers it knows.
-func (m *Manager) place(ctx context.Context, e *entry, p peer) error {
-	scope, err := scopeOf(p.pid)
-	if err != nil {
-		return err
-	}
-	e.App.PID, e.App.Scope, e.App.HostScope = p.pid, scope, scope == m.own
-	if e.App.DNS {
-		if e.App.Nameservers, err = procfs.Nameservers(ctx, p.pid); err != nil {
-			m.deps.Log.Debug("name servers of application are unknown", "app", e.App.ID, "error", err)
-		}
-	}
-	return nil
 }
 
 // gone forgets an application that has exited.

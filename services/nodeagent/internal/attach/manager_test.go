@@ -8,9 +8,11 @@ import (
 	"testing"
 
 	"appswitch.io/internal/ax"
+	"appswitch.io/services/nodeagent/internal/admission"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/launch/wire"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
@@ -34,11 +36,21 @@ func (p published) Claim(context.Context, string, netip.Addr) (netip.Addr, error
 	return netip.Addr{}, nil
 }
 
+// newGate is one without rules.
+func newGate(t *testing.T) *admission.Gate {
+	t.Helper()
+	g, err := admission.NewGate(nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
 // TestSwiftProgram: a program that ends at once does not stay in the service table.
 func TestSwiftProgram(t *testing.T) {
 	log, apps := slog.New(slog.DiscardHandler), published{}
 	m, err := NewManager(Config{Node: ax.Node{Name: "n1", Addr: netip.MustParseAddr("10.0.0.1")}, StateDir: t.TempDir()},
-		Deps{Log: log, Driver: swiftDriver{}, Publisher: apps, Table: socktab.New(nil, log)})
+		Deps{Log: log, Driver: swiftDriver{}, Publisher: apps, Table: socktab.New(nil, log), Gate: newGate(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 
-	"appswitch.io/services/nodeagent/internal/procfs"
 	"appswitch.io/services/nodeagent/launch/wire"
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +13,7 @@ import (
 type peer struct {
 	pid        int
 	uid        uint32
-	privileged bool // may claim names, addresses and labels
+	privileged bool // may claim any name, address and label
 	conn       *net.UnixConn
 }
 
@@ -35,7 +33,7 @@ func peerOf(conn *net.UnixConn) (peer, error) {
 		return peer{}, errors.New("the agent runs in another process-id namespace and can't see the program: start it in the host's (pid: host)")
 	}
 	p := peer{pid: int(cred.Pid), uid: cred.Uid, conn: conn}
-	p.privileged = (p.uid == 0 || int(p.uid) == os.Geteuid()) && sameUserNamespace(p.pid)
+	p.privileged = p.trusted() && p.alive()
 	return p, nil
 }
 
@@ -61,13 +59,6 @@ func (p peer) descriptor(fd int) (int, error) {
 		return -1, fmt.Errorf("fetch descriptor %d of process %d: %w", fd, p.pid, err)
 	}
 	return copied, nil
-}
-
-// sameUserNamespace reports whether a uid of the process means what it means to the agent.
-func sameUserNamespace(pid int) bool {
-	dev, ino, err := procfs.UsernsInode(pid)
-	ownDev, ownIno, ownErr := procfs.UsernsInode(os.Getpid())
-	return err == nil && ownErr == nil && dev == ownDev && ino == ownIno
 }
 
 // receive reads one message with its descriptors. The caller closes those.

@@ -61,7 +61,7 @@ var Table = []Option{
 	{Name: "init", Kind: Bool, Default: "false", Shorthand: true,
 		Help: "stay as a parent that reaps orphans and forwards signals, as PID 1 of a container should"},
 	{Name: "run-dir", Kind: String, Default: "/var/run/appswitch", Arg: "DIR",
-		Help: "directory of the agent's socket (AX_RUN_DIR)"},
+		Help: "directory of the agent's socket (AX_RUN_DIR); as a normal user, that of one's own daemon if there is one"},
 }
 
 // Run is a parsed command line.
