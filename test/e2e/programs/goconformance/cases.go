@@ -98,8 +98,13 @@ func acceptDeadline(r *run) {
 func closeWaiting(r *run) {
 	l := listen("tcp4", "127.0.0.1:0")
 	address := l.Addr().String()
-	time.AfterFunc(300*time.Millisecond, func() { l.Close() })
+	closed := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() {
+		l.Close()
+		close(closed)
+	})
 	r.do("accept", func() (any, error) { return l.Accept() })
+	<-closed // accept ends before the kernel's socket is closed
 	r.do("accept again", func() (any, error) { return l.Accept() })
 	r.do("dial", func() (any, error) { return net.Dial("tcp", address) })
 	r.do("listen there again", func() (any, error) {
