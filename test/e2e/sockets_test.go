@@ -62,6 +62,24 @@ for i in range(200):
         seen = s.makefile().read()
         assert seen == '1.1.1.1:7000 2.2.2.2:5001', seen
 print('ok')`, "ok"},
+		{"from [::] to ::1", `
+import socket
+for server_only in 0, 1:
+    for client_only in 0, 1:
+        s, c = socket.socket(socket.AF_INET6), socket.socket(socket.AF_INET6)
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, server_only)
+        c.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, client_only)
+        s.bind(('::1', 0))
+        s.listen()
+        c.bind(('::', 0))
+        c.connect(s.getsockname())
+        a, source = s.accept()
+        assert source == c.getsockname() and source[0] == '::1', source
+        assert a.getsockname() == c.getpeername() == s.getsockname()
+        assert s.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == server_only
+        for x in s, c, a:
+            x.close()
+print('ok')`, "ok"},
 	} {
 		equal(t, c.what, lab.Output("ax run --ip 2.2.2.2 -- python3 -c", c.script), c.want)
 	}

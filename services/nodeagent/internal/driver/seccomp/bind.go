@@ -184,7 +184,7 @@ func (t *task) bindReal(fd int, s socktab.Socket, local netip.AddrPort, replay b
 		errno = bindSocket(fd, s.Domain, local)
 		return realName(fd, sys.Getsockname), false, errno
 	}
-	ip := t.realAddress(local.Addr())
+	ip := t.realAddress(s.Proto, local.Addr())
 	t.openTo4(fd, &s, ip)
 	if shared, ok := t.d.deps.Table.ReusePortHost(s.Cookie); ok {
 		if errno = bindSocket(fd, s.Domain, shared); errno == 0 && t.d.deps.Ports.Share(shared.Port()) {
@@ -229,10 +229,12 @@ func (t *task) bindPooled(fd, domain int, ip netip.Addr) (netip.AddrPort, bool, 
 }
 
 // realAddress is where a virtual address is bound on the host: loopback stays on loopback, the rest is on the node's
-// address.
-func (t *task) realAddress(ip netip.Addr) netip.Addr {
+// address. IPv6 loopback is IPv4 loopback behind the scenes for TCP: a client that was bound to [::] first has the node's address,
+// mostly an IPv4 one, and the kernel connects it to nothing else (EAFNOSUPPORT). Datagrams keep what is IPv6's: hop limits, traffic
+// classes.
+func (t *task) realAddress(proto ax.Protocol, ip netip.Addr) netip.Addr {
 	switch {
-	case ip.IsLoopback() && ip.Is4():
+	case ip.IsLoopback() && (ip.Is4() || proto == ax.TCP && t.d.cfg.NodeAddr.Is4()):
 		return loopback4
 	case ip.IsLoopback():
 		return netip.IPv6Loopback()
