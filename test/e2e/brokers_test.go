@@ -62,11 +62,11 @@ func TestBrokers(t *testing.T) {
 	}
 	equal(t, "a subscriber of NATS", lab.Output(client+"python3 -c", `
 import socket
-hears = socket.create_connection(('nats', 4222), timeout=30).makefile('rw', newline='\r\n')
+hears = socket.create_connection(('nats', 4222), timeout=30).makefile('rw', newline='')
 hears.write('CONNECT {"verbose":false}\r\nSUB topic 1\r\nPING\r\n')
 hears.flush()
 assert hears.readline().startswith('INFO ') and hears.readline() == 'PONG\r\n'
-says = socket.create_connection(('1.1.1.2', 4222), timeout=30).makefile('rw', newline='\r\n')
+says = socket.create_connection(('1.1.1.2', 4222), timeout=30).makefile('rw', newline='')
 says.write('CONNECT {"verbose":false}\r\nPUB topic 5\r\nhello\r\n')
 says.flush()
 print(hears.readline().strip(), hears.readline().strip())`), "MSG topic 1 5 hello")
