@@ -86,12 +86,29 @@ func PutTransit(transit, conn int) {
 
 // TakeTransit takes the oldest connection out of transit; the caller closes it. EAGAIN: there is none. -1 without an error:
 // what came was none.
-func TakeTransit(transit int) (conn int, _ syscall.Errno) {
+func TakeTransit(transit int) (conn int, _ syscall.Errno) { return receiveTransit(transit, 0) }
+
+// PeekTransit is TakeTransit that leaves the connection there. Where PeekTransitFrom has set where to begin, the next call goes on
+// behind it (socket(7), SO_PEEK_OFF).
+func PeekTransit(transit int) (conn int, _ syscall.Errno) {
+	return receiveTransit(transit, unix.MSG_PEEK)
+}
+
+// PeekTransitFrom lets PeekTransit begin with the oldest connection and go on from one to the next, or, if it is off, stay there.
+func PeekTransitFrom(transit int, on bool) syscall.Errno {
+	offset := -1
+	if on {
+		offset = 0
+	}
+	return SetsockoptInt(transit, unix.SOL_SOCKET, unix.SO_PEEK_OFF, offset)
+}
+
+func receiveTransit(transit int, flags uintptr) (conn int, _ syscall.Errno) {
 	control := rights{}
 	var one byte
 	iov := unix.Iovec{Base: &one, Len: 1}
 	hdr := unix.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control)), Controllen: uint64(unsafe.Sizeof(control))}
-	n, _, e := syscall.Syscall(unix.SYS_RECVMSG, uintptr(transit), uintptr(unsafe.Pointer(&hdr)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	n, _, e := syscall.Syscall(unix.SYS_RECVMSG, uintptr(transit), uintptr(unsafe.Pointer(&hdr)), flags|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	switch {
 	case e != 0:
 		return -1, e

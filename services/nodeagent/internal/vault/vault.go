@@ -25,13 +25,17 @@ import (
 // KeptFDs is how many descriptors the holder keeps for the next agent.
 const KeptFDs = 2
 
+// maxTransit bounds what is taken up of what a holder has in transit; its socket's buffer holds less.
+const maxTransit = 4096
+
 // Conn is an accepted connection. Its descriptor belongs to whoever has the Conn; Settle doesn't close it.
 type Conn struct {
 	FD   int
 	Peer netip.AddrPort // real; not valid if it has gone already
 
-	way   way
-	place uint32 // in the holder's ring
+	way    way
+	place  uint32 // in the holder's ring
+	cookie uint64 // recovered ones
 }
 
 // way is how the holder has a connection.
@@ -226,36 +230,87 @@ func (v *Vault) leaveTransit(c Conn) {
 	}
 }
 
-// Recover returns the connections that the last agent did not settle, protected anew. Nothing is known about them.
+// Recover returns the connections that the last agent did not settle. Nothing is known about them. They stay in transit until
+// the ring has them, so that this agent may be killed here, too; what is then in both comes back twice, and is one.
 func (v *Vault) Recover() []Conn {
-	var all []Conn
-	for {
-		fd, errno := sys.TakeTransit(v.out)
-		if errno != 0 {
-			break
-		}
-		if fd >= 0 {
-			all = append(all, Conn{FD: fd})
-		}
-	}
+	all, count := v.inspect()
+	moved := false
 	for i := range all {
-		v.protect(&all[i])
+		moved = v.toRing(&all[i]) || moved
+	}
+	if moved || len(all) < count {
+		v.clean(all, count)
 	}
 	return all
 }
 
-func (v *Vault) protect(c *Conn) {
+// inspect returns each connection in transit once, and how many messages there are.
+func (v *Vault) inspect() (all []Conn, count int) {
+	if sys.PeekTransitFrom(v.out, true) != 0 {
+		return nil, 0
+	}
+	defer sys.PeekTransitFrom(v.out, false)
+	seen := make(map[uint64]bool)
+	for ; count < maxTransit; count++ {
+		fd, errno := sys.PeekTransit(v.out)
+		if errno != 0 {
+			break
+		}
+		if fd < 0 {
+			continue
+		}
+		cookie, errno := sys.Cookie(fd)
+		if errno != 0 || seen[cookie] {
+			sys.Close(fd)
+			continue
+		}
+		seen[cookie] = true
+		all = append(all, Conn{FD: fd, Peer: peer(fd), way: inTransit, cookie: cookie})
+	}
+	return all, count
+}
+
+// toRing moves a connection to the holder's ring, if there is one with room. It is in transit still.
+func (v *Vault) toRing(c *Conn) bool {
+	n := len(v.free)
+	if n == 0 || uring.Put(v.safe, v.free[n-1], c.FD) != 0 {
+		return false
+	}
+	c.way, c.place = inRing, v.free[n-1]
+	v.free = v.free[:n-1]
+	return true
+}
+
+// clean empties transit of its first count messages, but for the connections that it protects.
+func (v *Vault) clean(all []Conn, count int) {
+	keep := make(map[uint64]bool)
+	for _, c := range all {
+		keep[c.cookie] = c.way == inTransit
+	}
+	for range count {
+		fd, errno := sys.TakeTransit(v.out)
+		if errno != 0 {
+			return
+		}
+		if fd < 0 {
+			continue
+		}
+		if cookie, errno := sys.Cookie(fd); errno == 0 && keep[cookie] {
+			sys.PutTransit(v.in, fd)
+			keep[cookie] = false
+		}
+		sys.Close(fd)
+	}
+}
+
+// peer returns the real address of a connection's other end.
+func peer(fd int) netip.AddrPort {
 	var buf [procmem.MaxSockaddr]byte
-	if n, errno := sys.Getpeername(c.FD, buf[:]); errno == 0 {
-		c.Peer = decode(buf[:min(n, len(buf))])
+	n, errno := sys.Getpeername(fd, buf[:])
+	if errno != 0 {
+		return netip.AddrPort{}
 	}
-	if n := len(v.free); n > 0 && uring.Put(v.safe, v.free[n-1], c.FD) == 0 {
-		c.way, c.place = inRing, v.free[n-1]
-		v.free = v.free[:n-1]
-		return
-	}
-	sys.PutTransit(v.in, c.FD)
-	c.way = inTransit
+	return decode(buf[:min(n, len(buf))])
 }
 
 func decode(b []byte) netip.AddrPort {

@@ -258,6 +258,48 @@ func TestSettledOutOfOrder(t *testing.T) {
 	})
 }
 
+// TestKilledWhileRecovering: an agent that is killed while it takes connections up leaves them to the next one, each once.
+func TestKilledWhileRecovering(t *testing.T) {
+	ways(t, func(t *testing.T, open func(*testing.T, *holder) *Vault) {
+		h := newHolder(t)
+		v := open(t, h)
+		listener, address := listen(t, unix.AF_INET, 0)
+		var clients []int
+		for range 2 {
+			clients = append(clients, dial(t, unix.AF_INET, address))
+			c, errno := v.Accept(Listener{FD: listener}, false)
+			if errno != 0 {
+				t.Fatal(errno)
+			}
+			sys.Close(c.FD)
+		}
+		v.Close()
+		h.lost()
+		killed := open(t, h)
+		all, _ := killed.inspect()
+		for i := range all { // some are in both places when it happens
+			if i == 0 {
+				killed.toRing(&all[i])
+			}
+			sys.Close(all[i].FD)
+		}
+		killed.Close()
+		h.lost()
+		next := open(t, h)
+		left := next.Recover()
+		if len(all) != 2 || len(left) != 2 {
+			t.Fatalf("%d and %d connections are left, want 2", len(all), len(left))
+		}
+		for _, c := range left {
+			next.Settle(c)
+			sys.Close(c.FD)
+		}
+		if !closed(t, clients[0], time.Second) || !closed(t, clients[1], time.Second) {
+			t.Error("a recovered connection that was settled and closed is still there")
+		}
+	})
+}
+
 // TestMoreThanPlaces: what has no place in the ring goes another way.
 func TestMoreThanPlaces(t *testing.T) {
 	ways(t, func(t *testing.T, open func(*testing.T, *holder) *Vault) {
