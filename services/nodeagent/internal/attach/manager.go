@@ -18,6 +18,7 @@ import (
 	"appswitch.io/internal/ax"
 	"appswitch.io/services/nodeagent/internal/admission"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
+	"appswitch.io/services/nodeagent/internal/publish"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/launch/wire"
 	"github.com/google/uuid"
@@ -288,6 +289,8 @@ func (m *Manager) claim(ctx context.Context, app *seccomp.App, h wire.Hello) err
 	switch {
 	case err == nil:
 		app.Addr = addr
+	case !errors.Is(err, publish.ErrUnavailable): // the registry says no
+		return &wire.Error{Code: wire.CodeInvalid, Message: err.Error()}
 	case ip.IsValid():
 		// The address is known, so the program can start; the application's record will claim it.
 		m.deps.Log.Warn("address is not claimed yet: the registry is away", "ip", ip, "error", err)

@@ -2,14 +2,18 @@ package attach
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/services/nodeagent/internal/admission"
 	"appswitch.io/services/nodeagent/internal/driver/seccomp"
+	"appswitch.io/services/nodeagent/internal/publish"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/launch/wire"
 	"github.com/prometheus/client_golang/prometheus"
@@ -67,5 +71,45 @@ func TestSwiftProgram(t *testing.T) {
 	}
 	if len(apps) != 0 || len(m.List()) != 0 {
 		t.Errorf("it stays: published %v, listed %v", apps, m.List())
+	}
+}
+
+// refusing is a registry that does not grant addresses, for a reason.
+type refusing struct {
+	published
+	why error
+}
+
+func (r refusing) Claim(context.Context, string, netip.Addr) (netip.Addr, error) {
+	return netip.Addr{}, r.why
+}
+
+// TestClaimRefused: an address that the registry refuses is an error that says why; with no registry in reach a program starts
+// all the same if it says which address it wants.
+func TestClaimRefused(t *testing.T) {
+	refused, away := errors.New("claim address 10.0.0.1: it is a node's"), fmt.Errorf("claim: %w (nobody there)", publish.ErrUnavailable)
+	for _, c := range []struct {
+		hello wire.Hello
+		why   error
+		code  string
+	}{
+		{wire.Hello{IP: "1.1.1.1"}, refused, wire.CodeInvalid},
+		{wire.Hello{Name: "web"}, refused, wire.CodeInvalid},
+		{wire.Hello{Name: "web"}, away, wire.CodeUnavailable},
+		{wire.Hello{IP: "1.1.1.1"}, away, ""},
+	} {
+		log := slog.New(slog.DiscardHandler)
+		m, err := NewManager(Config{Node: ax.Node{Name: "n1", Addr: netip.MustParseAddr("10.0.0.1")}, StateDir: t.TempDir(), DNS: true},
+			Deps{Log: log, Driver: swiftDriver{}, Publisher: refusing{published{}, c.why}, Table: socktab.New(nil, log), Gate: newGate(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.Hello(t.Context(), peer{pid: os.Getpid(), privileged: true}, c.hello)
+		var answer *wire.Error
+		switch errors.As(err, &answer); {
+		case c.code == "" && err == nil:
+		case answer == nil || answer.Code != c.code || !strings.Contains(answer.Message, c.why.Error()):
+			t.Errorf("%+v: %v, want %q with %v", c.hello, err, c.code, c.why)
+		}
 	}
 }
