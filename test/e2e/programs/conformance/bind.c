@@ -90,7 +90,6 @@ FAMILIES(bind_group)
 	DO("one left", connect_port(late, asked(7020)));
 	close(group[2]);
 	DO("none left", connect_port(new_socket(SOCK_STREAM), asked(7020)));
-	DO("the outsider now", bind_at(outsider, v->here, asked(7020)));
 }
 
 CASE(bind_wildcards)

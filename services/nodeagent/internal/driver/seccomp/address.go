@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"net/netip"
 	"syscall"
 
 	"appswitch.io/internal/ax"
@@ -26,6 +27,9 @@ func checkDestination(s *socktab.Socket, fd int, raw []byte, sa procmem.Sockaddr
 		bound4 := s.Domain == unix.AF_INET6 && s.Bound.Addr().Is4()
 		if int(sa.Family) != s.Domain || bound4 && !sa.Addr.Addr().Is4In6() {
 			return syscall.EAFNOSUPPORT
+		}
+		if s.Bound.Addr() == netip.IPv6Loopback() && sa.Addr.Addr().Is4In6() {
+			return syscall.ENETUNREACH // from ::1 there is no way to IPv4
 		}
 	}
 	return checkFamily(s, fd, sa)

@@ -31,6 +31,7 @@ func TestCheckDestination(t *testing.T) {
 		"IPv6 for IPv4":                    {unix.AF_INET, netip.AddrPort{}, inet6, syscall.EAFNOSUPPORT},
 		"IPv6 of a socket bound to IPv4":   {unix.AF_INET6, bound4, inet6, syscall.EAFNOSUPPORT},
 		"mapped of a socket bound to IPv4": {unix.AF_INET6, bound4, mapped, 0},
+		"mapped of a socket bound to ::1":  {unix.AF_INET6, netip.MustParseAddrPort("[::1]:7000"), mapped, syscall.ENETUNREACH},
 	} {
 		sa, _ := procmem.ParseSockaddr(tt.raw)
 		s := socktab.Socket{Proto: ax.TCP, Domain: tt.domain, Bound: tt.bound}
