@@ -309,8 +309,8 @@ func (t *task) listenOn(fd int, s socktab.Socket, c *call) syscall.Errno {
 	table.Update(s.Cookie, func(s *socktab.Socket) {
 		s.State, s.Backlog = socktab.Listening, backlog
 		ip := serviceAddr(t.app.Addr, t.d.cfg.NodeAddr, s)
-		if s.Foreign || !ip.IsValid() {
-			return
+		if s.Foreign || s.Published || !ip.IsValid() {
+			return // published already: listening again changes the backlog, whichever application does it
 		}
 		s.Published = true
 		s.Service = netip.AddrPortFrom(ip, s.Local.Port())
