@@ -24,35 +24,34 @@ const (
 	journalSlots    = 4096
 )
 
-// TestHostileJournal scribbles into the journal of one application, at random while the agent works with it, and with care
-// when it is dead: calls that name a thread of another application. The next agent takes up nothing that is forged, says
+// TestHostileJournal scribbles into the journals of applications: of one at random while the agent works with it, of another with
+// care when it is dead: calls that name a thread of another application. The next agent takes up nothing that is forged, says
 // so, and serves everybody; the other application doesn't notice.
 func TestHostileJournal(t *testing.T) {
 	lab := harness.New(t)
 	daemon := lab.StartDaemon()
 	good := serve(lab, "1.1.1.1", "good", "")
 	lab.Serving("1.1.1.1:80", 1)
-	others := journals(t)
 	const block = `import socket
 s = socket.create_server(("", 7000))
 while True: s.accept()[0].close()`
-	lab.Start("ax run --ip 1.1.1.2 -- "+lab.Need("python3"), "-c", block)
-	lab.Serving("1.1.1.2:7000", 1)
-	var path string
-	lab.Eventually(runLimit, "the holder", func() error {
-		for name := range journals(t) {
-			if !others[name] {
-				path = name
-				return nil
+	start := func(ip string) (journal *os.File) {
+		t.Helper()
+		others := journals(t)
+		lab.Start("ax run --ip "+ip+" -- "+lab.Need("python3"), "-c", block)
+		lab.Serving(ip+":7000", 1)
+		lab.Eventually(runLimit, "the holder", func() (err error) {
+			for name := range journals(t) {
+				if !others[name] {
+					journal, err = os.OpenFile(name, os.O_RDWR, 0)
+					return err
+				}
 			}
-		}
-		return errors.New("no new journal")
-	})
-	journal, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
+			return errors.New("no new journal")
+		})
+		t.Cleanup(func() { journal.Close() })
+		return journal
 	}
-	defer journal.Close()
 	answers := func(when string) {
 		t.Helper()
 		equal(t, when, lab.Output("ax run -- curl -sS --max-time 20 http://1.1.1.1/"), "good")
@@ -61,13 +60,14 @@ while True: s.accept()[0].close()`
 	noise := make([]byte, journalSlots*journalSlotSize)
 	random := rand.NewChaCha8([32]byte{1})
 	_, _ = random.Read(noise)
-	if _, err := journal.WriteAt(noise, journalHeader); err != nil {
+	if _, err := start("1.1.1.2").WriteAt(noise, journalHeader); err != nil {
 		t.Fatal(err)
 	}
 	lab.Run("ax run -- curl -sS --max-time 5 http://1.1.1.2:7000/") // its own business how that ends
 	answers("with noise in another journal")
 
-	var call []byte // the accept in which the application waits by now
+	journal := start("1.1.1.3")
+	var call []byte // the accept in which it waits by now
 	lab.Eventually(runLimit, "the application waits", func() error {
 		slots := make([]byte, journalSlots*journalSlotSize)
 		if _, err := journal.ReadAt(slots, journalHeader); err != nil {
