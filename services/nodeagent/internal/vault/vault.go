@@ -249,7 +249,7 @@ func (v *Vault) inspect() (all []Conn, count int) {
 	if sys.PeekTransitFrom(v.out, true) != 0 {
 		return nil, 0
 	}
-	defer sys.PeekTransitFrom(v.out, false)
+	defer func() { _ = sys.PeekTransitFrom(v.out, false) }()
 	seen := make(map[uint64]bool)
 	for ; count < maxTransit; count++ {
 		fd, errno := sys.PeekTransit(v.out)
