@@ -83,31 +83,6 @@ func (t *task) connect(c *call) {
 	op.start()
 }
 
-// checkFamily gives the errno of tcp_v4_connect and tcp_v6_connect for an address of another family.
-func checkFamily(s *socktab.Socket, fd int, sa procmem.Sockaddr) syscall.Errno {
-	if int(sa.Family) != s.Domain {
-		if s.Domain == unix.AF_INET6 && sa.Family == unix.AF_INET {
-			return syscall.EINVAL // shorter than sockaddr_in6
-		}
-		return syscall.EAFNOSUPPORT
-	}
-	if sa.Addr.Addr().Is4In6() && only6(fd, s) {
-		return syscall.ENETUNREACH
-	}
-	return 0
-}
-
-// localhost makes the wildcard address what it means in a connect: this host.
-func localhost(a netip.AddrPort) netip.AddrPort {
-	switch {
-	case !a.Addr().IsUnspecified():
-		return a
-	case a.Addr().Is4():
-		return netip.AddrPortFrom(loopback4, a.Port())
-	}
-	return netip.AddrPortFrom(netip.IPv6Loopback(), a.Port())
-}
-
 // disconnect dissolves an association: connect(2) with AF_UNSPEC.
 func (t *task) disconnect(c *call, fd int, s socktab.Socket) {
 	defer sys.Close(fd)
@@ -313,62 +288,11 @@ func (op *connect) record(s *socktab.Socket, host netip.AddrPort, errno syscall.
 	op.s = *s
 }
 
-// associate connects a UDP socket, which only sets its peer. What is refused is associated with a port where nobody
-// listens: as natively, connect(2) succeeds and sending gets ECONNREFUSED.
-func (op *connect) associate() syscall.Errno {
-	var buf [procmem.SizeInet6]byte
-	if op.target.errno != 0 {
-		op.target.addr = netip.AddrPortFrom(loopback4, unusedPort)
-		if op.s.Domain == unix.AF_INET6 && !op.dest.Addr().Is4() {
-			op.target.addr = netip.AddrPortFrom(netip.IPv6Loopback(), unusedPort)
-		}
-	}
-	op.t.openTo4(op.fd, &op.s, op.target.addr.Addr())
-	if errno := sys.Connect(op.fd, procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)); errno != 0 {
-		return errno
-	}
-	host := realName(op.fd, sys.Getsockname)
-	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) {
-		s.Peer, s.HostPeer = op.dest, op.target.addr
-		op.record(s, host, 0)
-		if !s.Published {
-			s.Service = netip.AddrPortFrom(localAddr(op.t.app.Addr, op.t.d.cfg.NodeAddr, s.Peer.Addr(), s.Host.Addr()), s.Local.Port())
-		}
-	})
-	op.t.withdrawDatagram(op.s)
-	if op.target.managed {
-		op.t.converse(op.s, op.dest, &op.target) // who connects again, gets the same server
-	}
-	op.count()
-	return 0
-}
-
 // count lets the connection weigh on its endpoint, for the choice of the next ones.
 func (op *connect) count() {
 	if op.target.endpoint != nil {
 		op.t.d.deps.Conns.Opened(op.s.Cookie, op.s.Proto, op.target.addr)
 	}
-}
-
-// clientAddress is the virtual local address of a connecting socket: the application's, or loopback towards loopback.
-func (t *task) clientAddress(s *socktab.Socket, dest, host netip.AddrPort) netip.AddrPort {
-	if s.Foreign {
-		return host
-	}
-	port := host.Port()
-	if s.Bound.IsValid() {
-		port = s.Bound.Port()
-		if !s.Bound.Addr().IsUnspecified() {
-			return s.Bound
-		}
-	}
-	if dest.Addr().IsLoopback() {
-		if dest.Addr().Is4() {
-			return netip.AddrPortFrom(loopback4, port) // the source of all of 127.0.0.0/8
-		}
-		return netip.AddrPortFrom(dest.Addr(), port)
-	}
-	return netip.AddrPortFrom(localAddr(t.app.Addr, t.d.cfg.NodeAddr, dest.Addr(), host.Addr()), port)
 }
 
 // isRefusal reports whether an endpoint can't be reached, so that another one may be.
@@ -393,69 +317,6 @@ func (op *connect) next(errno syscall.Errno) bool {
 	}
 	op.target, op.begun = again, false
 	return true
-}
-
-// wait parks the connect until the kernel knows how it ended.
-func (op *connect) wait() {
-	if !op.watched {
-		if err := op.t.watch(op.fd, unix.EPOLLOUT|unix.EPOLLRDHUP, op.ready); err != nil {
-			op.finish(syscall.ENOMEM)
-			return
-		}
-		op.watched = true
-	}
-	if op.parked == nil {
-		op.parked = op.t.park(op.call, op.deadline, op.timedOut, op.release)
-		op.parked.timed = op.blocking && !op.deadline.IsZero()
-	}
-}
-
-// ready goes on when the kernel knows how the connect ended, or that it was ended: by shutdown(2), or by another connect(2)
-// with AF_UNSPEC. After both (tcp_disconnect) the socket is as fresh and neither direction is shut down; connecting again
-// would begin anew. SO_ERROR has the error, and reading it takes it away, as the waiting call does natively.
-func (op *connect) ready(events uint32) {
-	if events&unix.EPOLLHUP != 0 && events&unix.EPOLLRDHUP == 0 {
-		if errno, _ := sys.GetsockoptInt(op.fd, unix.SOL_SOCKET, unix.SO_ERROR); errno != 0 {
-			op.finish(syscall.Errno(errno))
-			return
-		}
-	}
-	op.attempt()
-}
-
-// timedOut is the end of SO_SNDTIMEO or of the refusal window: natively EINPROGRESS in both cases, and EALREADY for whoever
-// waited for a connect that had been begun before.
-func (op *connect) timedOut() {
-	if op.resumed {
-		op.finish(syscall.EALREADY)
-		return
-	}
-	op.finish(syscall.EINPROGRESS)
-}
-
-// waitForSnapshot parks a connect that comes before the first routes did.
-func (op *connect) waitForSnapshot() {
-	t := op.t
-	t.snapshots = append(t.snapshots, op)
-	if op.parked == nil {
-		op.parked = t.park(op.call, now().Add(t.d.cfg.AgentTimeout), func() { op.finish(syscall.ENETDOWN) }, op.release)
-	}
-}
-
-// retrySnapshotWaiters goes on with the connects that waited for the first snapshot.
-func (t *task) retrySnapshotWaiters() {
-	waiters := t.snapshots
-	t.snapshots = nil
-	for _, op := range waiters {
-		if op.parked.over {
-			continue
-		}
-		if !op.blocking {
-			op.deadline = now().Add(refusalWindow)
-		}
-		op.t.repark(op.parked, op.deadline, op.timedOut)
-		op.decide()
-	}
 }
 
 // finish answers the connect.

@@ -6,8 +6,10 @@ import (
 
 	"appswitch.io/internal/ax"
 	"appswitch.io/internal/route"
+	"appswitch.io/services/nodeagent/internal/procmem"
 	"appswitch.io/services/nodeagent/internal/socktab"
 	"appswitch.io/services/nodeagent/internal/sys"
+	"golang.org/x/sys/unix"
 )
 
 // maxRejected bounds the datagrams from strangers that one receive may skip.
@@ -215,4 +217,34 @@ func datagramName(fd int, s socktab.Socket) netip.AddrPort {
 		return wildcardOf(s.Domain, realName(fd, sys.Getsockname).Port())
 	}
 	return wildcardOf(s.Domain, 0)
+}
+
+// associate connects a UDP socket, which only sets its peer. What is refused is associated with a port where nobody
+// listens: as natively, connect(2) succeeds and sending gets ECONNREFUSED.
+func (op *connect) associate() syscall.Errno {
+	var buf [procmem.SizeInet6]byte
+	if op.target.errno != 0 {
+		op.target.addr = netip.AddrPortFrom(loopback4, unusedPort)
+		if op.s.Domain == unix.AF_INET6 && !op.dest.Addr().Is4() {
+			op.target.addr = netip.AddrPortFrom(netip.IPv6Loopback(), unusedPort)
+		}
+	}
+	op.t.openTo4(op.fd, &op.s, op.target.addr.Addr())
+	if errno := sys.Connect(op.fd, procmem.AppendSockaddr(buf[:0], op.s.Domain, op.target.addr)); errno != 0 {
+		return errno
+	}
+	host := realName(op.fd, sys.Getsockname)
+	op.t.d.deps.Table.Update(op.s.Cookie, func(s *socktab.Socket) {
+		s.Peer, s.HostPeer = op.dest, op.target.addr
+		op.record(s, host, 0)
+		if !s.Published {
+			s.Service = netip.AddrPortFrom(localAddr(op.t.app.Addr, op.t.d.cfg.NodeAddr, s.Peer.Addr(), s.Host.Addr()), s.Local.Port())
+		}
+	})
+	op.t.withdrawDatagram(op.s)
+	if op.target.managed {
+		op.t.converse(op.s, op.dest, &op.target) // who connects again, gets the same server
+	}
+	op.count()
+	return 0
 }
