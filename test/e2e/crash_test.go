@@ -62,16 +62,22 @@ func underLoad(t *testing.T, lab *harness.Lab, disturb func()) {
 func TestAgentKilledUnderLoad(t *testing.T) {
 	lab := harness.New(t)
 	daemon := lab.StartDaemon()
-	underLoad(t, lab, func() {
-		for i := range 10 {
-			daemon.Kill()
-			// Dead for a moment or for a while: both must pass unnoticed.
-			time.Sleep(time.Duration(i%3) * 300 * time.Millisecond)
-			daemon.Start()
-			lab.Ready()
-			time.Sleep(300 * time.Millisecond)
-		}
-	})
+	underLoad(t, lab, func() { killTenTimes(lab, daemon) })
+}
+
+// killTenTimes kills a daemon, starts it again, and lets it work for a moment.
+func killTenTimes(lab *harness.Lab, daemon interface {
+	Kill()
+	Start()
+}) {
+	for i := range 10 {
+		daemon.Kill()
+		// Dead for a moment or for a while: both must pass unnoticed.
+		time.Sleep(time.Duration(i%3) * 300 * time.Millisecond)
+		daemon.Start()
+		lab.Ready()
+		time.Sleep(300 * time.Millisecond)
+	}
 }
 
 // TestListenWhileAgentIsDown: a server that starts to listen while the agent is dead waits, and serves once it is back.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"appswitch.io/test/e2e/harness"
 )
@@ -200,15 +199,7 @@ func TestRootlessRing(t *testing.T) {
 // TestRootlessAgentKilledUnderLoad: a crash of the user's daemon loses nothing.
 func TestRootlessAgentKilledUnderLoad(t *testing.T) {
 	lab, daemon := rootless(t)
-	underLoad(t, lab, func() {
-		for i := range 10 {
-			daemon.Kill()
-			time.Sleep(time.Duration(i%3) * 300 * time.Millisecond)
-			daemon.Start()
-			lab.Ready()
-			time.Sleep(300 * time.Millisecond)
-		}
-	})
+	underLoad(t, lab, func() { killTenTimes(lab, daemon) })
 }
 
 // TestRootlessRestricted: where user namespaces can't be had, `ax run` and `ax check` say which setting it is and what lifts it.
